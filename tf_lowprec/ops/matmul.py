@@ -1,0 +1,133 @@
+"""lp.matmul: a matrix product with a precision for each of its three passes."""
+
+import tensorflow as tf
+
+from tf_lowprec.ops import gemm
+from tf_lowprec.ops._library import ops
+from tf_lowprec.ops.quantize import as_float, round_to
+from tf_lowprec.ops.seeds import as_seed
+from tf_lowprec.precision import Gemm, as_policy
+
+
+def _operand(x, name):
+    x = as_float(x, name)
+    if x.dtype != tf.float32:
+        raise ValueError(f"{name} has dtype {x.dtype.name}; it must be float32")
+    if x.shape.rank is not None and x.shape.rank < 2:
+        raise ValueError(f"{name} has shape {x.shape}; it must have at least two axes")
+    return x
+
+
+def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None):
+    """``a . b`` of matrices with leading batch axes, as tf.matmul, in low precision.
+
+    Forward: ``round(sum_k round(a[i, k]) * round(b[k, j]))`` under ``precision.forward``.
+    The gradient of `a` is the BWD product ``dy . b^T`` and that of `b` the GRAD product
+    ``a^T . dy``, under ``precision.backward`` and ``precision.gradient``, with a and b as the
+    forward pass rounded them (Sakr et al., 2019, figure 1; Gupta et al., 2015, section 3).
+
+    Args:
+        a: float32 ``[..., M, K]`` (``[..., K, M]`` with transpose_a): the activations.
+        b: float32 ``[..., K, N]`` (``[..., N, K]`` with transpose_b): the weights.
+        precision: a Gemm, for all three passes, or a Policy.
+        transpose_a, transpose_b: whether the last two axes are swapped first.
+        seed: two integers, for stochastic rounding. None draws one in eager mode.
+
+    Returns:
+        float32 ``[..., M, N]``.
+
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: dtypes, shapes that do not match, a sum too long
+            for Accumulator.wide(), no seed inside tf.function.
+    """
+    policy = as_policy(precision)
+    a, b = _operand(a, "a"), _operand(b, "b")
+    inner_a, inner_b = a.shape[-2 if transpose_a else -1:], b.shape[-1 if transpose_b else -2:]
+    if inner_a.rank and inner_b.rank and not inner_a[:1].is_compatible_with(inner_b[:1]):
+        raise ValueError(
+            f"a of shape {a.shape} and b of shape {b.shape} do not match: K is {inner_a[0]} in a "
+            f"and {inner_b[0]} in b (transpose_a={transpose_a}, transpose_b={transpose_b})"
+        )
+    if policy.forward.is_native and policy.backward.is_native and policy.gradient.is_native:
+        return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+    passes = (policy.forward, policy.backward, policy.gradient)
+    seed = as_seed(seed, needed=any(p.is_stochastic for p in passes))
+    if not transpose_a and b.shape.rank == 2 and (a.shape.rank or 0) > 2:
+        # One product for all batch entries, so that GRAD sums over them in one dot product.
+        rows = tf.reshape(a, [-1, a.shape[-1] or tf.shape(a)[-1]])
+        y = _matmul(rows, b, policy, False, transpose_b, seed)
+        y = tf.reshape(y, tf.concat([tf.shape(a)[:-1], tf.shape(y)[-1:]], 0))
+        y.set_shape(a.shape[:-1] + [b.shape[-2 if transpose_b else -1]])
+        return y
+    return _matmul(a, b, policy, transpose_a, transpose_b, seed)
+
+
+def _matmul(a, b, policy, transpose_a, transpose_b, seed):
+    forward = policy.forward
+    lhs, rhs = gemm.round_operands(a, b, forward, seed, gemm.FORWARD)
+    product = gemm.accumulate(
+        tf.stop_gradient(lhs),
+        tf.stop_gradient(rhs),
+        forward,
+        lambda x, y: tf.matmul(x, y, transpose_a=transpose_a, transpose_b=transpose_b),
+        gemm.size(lhs, -2 if transpose_a else -1),
+    )
+    product = ops.lowprec_mat_mul_passes(
+        product=product,
+        lhs=lhs,
+        rhs=rhs,
+        seed=seed,
+        transpose_a=transpose_a,
+        transpose_b=transpose_b,
+        forward=forward.to_json(),
+        backward=policy.backward.to_json(),
+        gradient=policy.gradient.to_json(),
+    )
+    return round_to(product, forward.output, forward.rounding, seed, gemm.FORWARD[2])
+
+
+def _sum_to(gradient, shape_like):
+    """Adds up the batch axes along which the operand was broadcast."""
+    if gradient.shape.is_fully_defined() and gradient.shape == shape_like.shape:
+        return gradient
+    target = tf.shape(shape_like)
+    _, axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(gradient), s1=target)
+    return tf.reshape(tf.reduce_sum(gradient, axes), target)
+
+
+@tf.RegisterGradient("Lowprec>MatMulPasses")
+def _matmul_gradient(op, dy):
+    _, a, b, seed = op.inputs
+    backward = Gemm.from_json(op.get_attr("backward"))
+    gradient = Gemm.from_json(op.get_attr("gradient"))
+    transpose_a, transpose_b = op.get_attr("transpose_a"), op.get_attr("transpose_b")
+    dy = tf.cast(dy, tf.float32)  # exact: float64 only carries float32 errors here
+
+    def product_a(dy, b):
+        if transpose_a:
+            return _sum_to(tf.matmul(b, dy, transpose_a=transpose_b, transpose_b=True), a)
+        return _sum_to(tf.matmul(dy, b, transpose_b=not transpose_b), a)
+
+    def product_b(a, dy):
+        if transpose_b:
+            return _sum_to(tf.matmul(dy, a, transpose_a=True, transpose_b=transpose_a), b)
+        return _sum_to(tf.matmul(a, dy, transpose_a=not transpose_a), b)
+
+    # Sums over broadcast batch axes belong to the same dot product.
+    rows, columns = gemm.size(dy, -2), gemm.size(dy, -1)
+    da_length = columns * _times(dy, a)
+    db_length = rows * _times(dy, b)
+    da = gemm.run(dy, b, backward, product_a, da_length, seed, gemm.BACKWARD)
+    db = gemm.run(a, dy, gradient, product_b, db_length, seed, gemm.GRADIENT)
+    return [None, da, db, None]
+
+
+def _times(dy, operand):
+    """How many batch entries of dy share one of the operand."""
+    batch = dy.shape[:-2]
+    if batch == operand.shape[:-2]:
+        return 1
+    if batch.is_fully_defined() and operand.shape[:-2].is_fully_defined():
+        return batch.num_elements() // max(operand.shape[:-2].num_elements(), 1)
+    total = tf.reduce_prod(tf.shape(dy, tf.int64)[:-2])
+    return total // tf.maximum(tf.reduce_prod(tf.shape(operand, tf.int64)[:-2]), 1)
