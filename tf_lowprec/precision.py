@@ -97,8 +97,8 @@ class Gemm:
                 )
             if self.exact_length < 1:
                 raise ValueError(
-                    f"lhs = {self.lhs} and rhs = {self.rhs}: their products span more than 53 bits, "
-                    "beyond the exact sum of Accumulator.wide(); use narrower formats"
+                    f"lhs = {self.lhs} and rhs = {self.rhs}: their products span more than 53 "
+                    "bits, beyond the exact sum of Accumulator.wide(); use narrower formats"
                 )
 
     @property

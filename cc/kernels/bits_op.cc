@@ -91,9 +91,9 @@ class FromBitsOp : public BitsOp<T> {
   }
 };
 
-#define REGISTER(T)                                                                          \
-  REGISTER_KERNEL_BUILDER(Name("Lowprec>ToBits").Device(DEVICE_CPU).TypeConstraint<T>("T"),  \
-                          ToBitsOp<T>);                                                      \
+#define REGISTER(T)                                                                           \
+  REGISTER_KERNEL_BUILDER(Name("Lowprec>ToBits").Device(DEVICE_CPU).TypeConstraint<T>("T"),   \
+                          ToBitsOp<T>);                                                       \
   REGISTER_KERNEL_BUILDER(Name("Lowprec>FromBits").Device(DEVICE_CPU).TypeConstraint<T>("T"), \
                           FromBitsOp<T>)
 REGISTER(int8_t);

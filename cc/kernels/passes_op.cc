@@ -26,8 +26,8 @@ class PassOp : public OpKernel {
   bool IsExpensive() override { return false; }
 };
 
-#define REGISTER(NAME)                                              \
-  REGISTER_KERNEL_BUILDER(Name(NAME).Device(DEVICE_CPU), PassOp);   \
+#define REGISTER(NAME)                                            \
+  REGISTER_KERNEL_BUILDER(Name(NAME).Device(DEVICE_CPU), PassOp); \
   REGISTER_KERNEL_BUILDER(Name(NAME).Device(DEVICE_GPU).HostMemory("seed"), PassOp)
 REGISTER("Lowprec>MatMulPasses");
 REGISTER("Lowprec>Conv2DPasses");

@@ -53,8 +53,7 @@ inline void QuantizeAs(const QuantizeTask& task, const T* x, int64_t begin, int6
     return;
   }
   const FloatFormat format = {task.exponent_bits, task.mantissa_bits,
-                              static_cast<Specials>(task.specials), task.saturate,
-                              task.subnormals};
+                              static_cast<Specials>(task.specials), task.saturate, task.subnormals};
   const FloatRounder<T> f = MakeFloatRounder<T>(format, kRounding);
   if (task.subnormals) {
     QuantizeRange<kRounding>(task, x, begin, end, [f](T value, uint32_t random) {

@@ -10,10 +10,10 @@ namespace tf_lowprec {
 namespace {
 
 using ::tensorflow::DEVICE_CPU;
+using ::tensorflow::OpInputList;
 using ::tensorflow::OpKernel;
 using ::tensorflow::OpKernelConstruction;
 using ::tensorflow::OpKernelContext;
-using ::tensorflow::OpInputList;
 using ::tensorflow::Tensor;
 
 void RunSharded(OpKernelContext* ctx, int64_t total, int64_t cost_per_unit,
@@ -147,11 +147,11 @@ class QuantizeGradOp : public OpKernel {
   float lowest_ = 0, highest_ = 0;
 };
 
-#define REGISTER(T)                                                                      \
-  REGISTER_KERNEL_BUILDER(Name("Lowprec>Quantize").Device(DEVICE_CPU).TypeConstraint<T>("T"), \
-                          QuantizeOp<T>);                                                \
-  REGISTER_KERNEL_BUILDER(                                                               \
-      Name("Lowprec>QuantizeGrad").Device(DEVICE_CPU).TypeConstraint<T>("T"), QuantizeGradOp<T>)
+#define REGISTER(T)                                                                               \
+  REGISTER_KERNEL_BUILDER(Name("Lowprec>Quantize").Device(DEVICE_CPU).TypeConstraint<T>("T"),     \
+                          QuantizeOp<T>);                                                         \
+  REGISTER_KERNEL_BUILDER(Name("Lowprec>QuantizeGrad").Device(DEVICE_CPU).TypeConstraint<T>("T"), \
+                          QuantizeGradOp<T>)
 REGISTER(float);
 REGISTER(double);
 #undef REGISTER

@@ -123,20 +123,20 @@ LOWPREC_HD float FloatFromCode(const FloatFormat& f, uint32_t code) {
 template <typename T>
 struct FloatRounder {
   using UInt = typename Carrier<T>::UInt;
-  int32_t min_exponent;   // biased carrier exponent of the format's lowest normal binade
-  int32_t normal_shift;   // carrier mantissa bits below the format's last mantissa bit
-  UInt max_bits;          // largest finite value
-  UInt min_bits;          // smallest positive value (of formats without subnormals)
-  UInt overflow_bits;     // what finite values beyond max become
-  UInt inf_bits;          // what infinity becomes
+  int32_t min_exponent;  // biased carrier exponent of the format's lowest normal binade
+  int32_t normal_shift;  // carrier mantissa bits below the format's last mantissa bit
+  UInt max_bits;         // largest finite value
+  UInt min_bits;         // smallest positive value (of formats without subnormals)
+  UInt overflow_bits;    // what finite values beyond max become
+  UInt inf_bits;         // what infinity becomes
 };
 
 // What rounding to a fixed-point format needs.
 template <typename T>
 struct FixedRounder {
-  T scale;    // 2^FL
-  T lowest;   // -2^(WL-1), in units of 2^-FL
-  T highest;  // 2^(WL-1) - 1
+  T scale;     // 2^FL
+  T lowest;    // -2^(WL-1), in units of 2^-FL
+  T highest;   // 2^(WL-1) - 1
   float unit;  // 2^-FL
 };
 

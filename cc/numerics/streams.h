@@ -26,9 +26,9 @@ enum class Stream : uint32_t {
   kForwardChunk = 13,
   kBackwardChunk = 14,
   kGradientChunk = 15,
-  kBias = 16,          // after the bias was added
-  kActivation = 17,    // after the activation function
-  kError = 18,         // the error that enters a layer's backward pass
+  kBias = 16,        // after the bias was added
+  kActivation = 17,  // after the activation function
+  kError = 18,       // the error that enters a layer's backward pass
   kBiasGradient = 19,
   kStep = 20,          // the optimizer's step; bits 32 and up: the variable's index
   kWeightUpdate = 21,  // the updated weight; bits 32 and up: the variable's index

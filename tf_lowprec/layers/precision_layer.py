@@ -64,6 +64,8 @@ class PrecisionLayer:
             self._seed_state = make_seed_state(self.seed)
 
     def add_weight(self, *args, **kwargs):
+        if not self.precision.is_native:
+            kwargs["autocast" if hasattr(tf.keras, "random") else "experimental_autocast"] = False
         format = self.precision.weights
         if format is not None and kwargs.get("initializer") is not None:
             kwargs["initializer"] = OnGrid(kwargs["initializer"], format)
@@ -102,5 +104,3 @@ class PrecisionLayer:
         if isinstance(config.get("precision"), dict):
             config["precision"] = tf.keras.utils.deserialize_keras_object(config["precision"])
         return super().from_config(config)
-
-

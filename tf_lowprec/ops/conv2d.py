@@ -106,10 +106,10 @@ class _Geometry:
 def conv2d(x, filters, precision, strides=1, padding="SAME", dilations=1, groups=1, seed=None):
     """A convolution of images, as tf.nn.conv2d, in low precision.
 
-    Forward: ``round(sum_{i,j,c} round(x[b, s h + d i, s w + d j, c]) * round(filters[i, j, c, o]))``
+    Forward: ``round(sum_{i,j,c} round(x[b, s h + d i, s w + d j, c]) round(filters[i, j, c, o]))``
     under ``precision.forward``; the gradients of x and filters are the BWD and GRAD products under
-    ``precision.backward`` and ``precision.gradient``, with x and filters as the forward pass rounded
-    them. Lengths of the sums: kh kw cin, kh kw cout, and B oh ow (Sakr et al., 2019).
+    ``precision.backward`` and ``precision.gradient``, with x and filters as the forward pass
+    rounded them. Lengths of the sums: kh kw cin, kh kw cout, and B oh ow (Sakr et al., 2019).
 
     Args:
         x: float32 ``[B, H, W, C]``.

@@ -42,7 +42,7 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None):
     """
     policy = as_policy(precision)
     a, b = _operand(a, "a"), _operand(b, "b")
-    inner_a, inner_b = a.shape[-2 if transpose_a else -1:], b.shape[-1 if transpose_b else -2:]
+    inner_a, inner_b = a.shape[-2 if transpose_a else -1 :], b.shape[-1 if transpose_b else -2 :]
     if inner_a.rank and inner_b.rank and not inner_a[:1].is_compatible_with(inner_b[:1]):
         raise ValueError(
             f"a of shape {a.shape} and b of shape {b.shape} do not match: K is {inner_a[0]} in a "

@@ -106,9 +106,7 @@ class LowPrecision(tf.keras.optimizers.Optimizer):
             total = tf.clip_by_value(old, self.format.min, self.format.max) + step
         else:
             total = tf.cast(old, tf.float64) + tf.cast(step, tf.float64)
-        self._write(
-            variable, self._round(total, self.format, Stream.WEIGHT_UPDATE.of(index))
-        )
+        self._write(variable, self._round(total, self.format, Stream.WEIGHT_UPDATE.of(index)))
 
     def _assign(self, variable, value):
         is_weight, index = self._index(variable)

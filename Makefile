@@ -1,0 +1,51 @@
+# make demo        set up everything and train MNIST in 16-bit fixed point
+# make test        set up everything and run the tests
+# make help        the rest
+EPOCHS ?= 3
+RESULTS ?= results
+PYTEST_ARGS ?=
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+VENV := .venv/bin
+SOURCES := $(shell find cc build_deps third_party -type f -not -name '*.pyc') \
+	BUILD WORKSPACE .bazelrc
+PYTHON_SOURCES := tf_lowprec tests benchmarks examples setup.py
+CC_SOURCES = $(shell find cc tests/cc -name '*.cc' -o -name '*.h')
+
+.PHONY: demo test build lint format sanitize cc-test clean help
+
+demo: tf_lowprec/_ops.so ## train MNIST in fixed point: EPOCHS=3 RESULTS=results
+	@$(VENV)/python examples/demo.py --epochs $(EPOCHS) --results $(RESULTS)
+
+test: tf_lowprec/_ops.so cc-test ## run the C++ and Python tests
+	$(VENV)/python -m pytest $(PYTEST_ARGS)
+
+build: tf_lowprec/_ops.so ## set up and build the op library into tf_lowprec/
+
+# _ops.so is newer than all it is made of, or the set-up runs; it skips what is done.
+tf_lowprec/_ops.so: $(SOURCES) requirements/default.txt tools/setup.sh tools/build.sh
+	@tools/setup.sh
+	@touch $@
+
+cc-test: tf_lowprec/_ops.so ## run the C++ tests
+	@tools/cc_test.sh
+
+sanitize: tf_lowprec/_ops.so ## run the C++ tests under ASan and UBSan
+	@tools/cc_test.sh --config=asan
+
+lint: tf_lowprec/_ops.so ## ruff, clang-format
+	$(VENV)/ruff check $(PYTHON_SOURCES)
+	$(VENV)/ruff format --check $(PYTHON_SOURCES)
+	$(VENV)/clang-format --dry-run -Werror $(CC_SOURCES)
+
+format: tf_lowprec/_ops.so ## rewrite the sources as lint wants them
+	$(VENV)/ruff check --fix $(PYTHON_SOURCES)
+	$(VENV)/ruff format $(PYTHON_SOURCES)
+	$(VENV)/clang-format -i $(CC_SOURCES)
+
+clean: ## remove what was built (not .venv, not results)
+	rm -rf build dist *.egg-info tf_lowprec/_ops.so tf_lowprec/_build_info.py
+	-"$$(tools/bazel.sh)" clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24

@@ -1,0 +1,149 @@
+"""lp.conv2d in fixed point against sums over explicit patches, in all three passes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ops.test_matmul import as_float, convert, on_grid
+
+import tf_lowprec as lp
+
+Q8 = lp.FixedPointFormat(2, 6)
+OUT = lp.FixedPointFormat(10, 8)
+GEMM = lp.Gemm(Q8, Q8, lp.Accumulator.wide(), OUT)
+
+
+def same_pads(extent, kernel, stride, dilation):
+    reach = (kernel - 1) * dilation + 1
+    total = max((-(-extent // stride) - 1) * stride + reach - extent, 0)
+    return total // 2, total - total // 2
+
+
+def loops(x, w, dy, strides, dilations, pads, groups):
+    """(y, dx, dw) by the definition, on integers. dy=None gives y only."""
+    batch, height, width, _ = x.shape
+    kh, kw, cin, cout = w.shape
+    (top, bottom), (left, right) = pads
+    oh = (height + top + bottom - (kh - 1) * dilations[0] - 1) // strides[0] + 1
+    ow = (width + left + right - (kw - 1) * dilations[1] - 1) // strides[1] + 1
+    y = np.zeros((batch, oh, ow, cout), np.int64)
+    dx, dw = np.zeros_like(x), np.zeros_like(w)
+    per_group = cout // groups
+    for i in range(oh):
+        for j in range(ow):
+            for p in range(kh):
+                for q in range(kw):
+                    r = i * strides[0] + p * dilations[0] - top
+                    c = j * strides[1] + q * dilations[1] - left
+                    if not (0 <= r < height and 0 <= c < width):
+                        continue
+                    for g in range(groups):
+                        ins = slice(g * cin, (g + 1) * cin)
+                        outs = slice(g * per_group, (g + 1) * per_group)
+                        y[:, i, j, outs] += x[:, r, c, ins] @ w[p, q, :, outs]
+                        if dy is not None:
+                            dx[:, r, c, ins] += dy[:, i, j, outs] @ w[p, q, :, outs].T
+                            dw[p, q, :, outs] += x[:, r, c, ins].T @ dy[:, i, j, outs]
+    return y, dx, dw
+
+
+CASES = {
+    "plain": {},
+    "valid": {"padding": "VALID"},
+    "strides": {"strides": 2},
+    "uneven strides": {"strides": (1, 3), "padding": "VALID"},
+    "dilations": {"dilations": (2, 1)},
+    "dilations valid": {"dilations": 2, "padding": "VALID"},
+    "explicit": {"padding": ((1, 0), (2, 3))},
+    "groups": {"groups": 2},
+    "depthwise": {"groups": 4, "strides": 2},
+    "groups and dilations": {"groups": 2, "dilations": 2},
+    "one by one": {"kernel": (1, 1)},
+    "even kernel": {"kernel": (2, 4), "strides": 2},
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_all_three_passes_are_exact_sums_rounded_once(run, case):
+    case = {"kernel": (3, 3), "strides": 1, "dilations": 1, "groups": 1, **case}
+    kernel, groups = case.pop("kernel"), case["groups"]
+    rng = np.random.default_rng(0)
+    x = on_grid(rng, (2, 7, 8, 4), Q8)
+    w = on_grid(rng, (*kernel, 4 // groups, 4), Q8)
+    strides, dilations = (np.broadcast_to(case[n], 2) for n in ("strides", "dilations"))
+    padding = case.get("padding", "SAME")
+    pads = {
+        "SAME": [same_pads(e, k, s, d) for e, k, s, d in zip((7, 8), kernel, strides, dilations)],
+        "VALID": [(0, 0), (0, 0)],
+    }.get(padding if isinstance(padding, str) else None, padding)
+    y = loops(x, w, None, strides, dilations, pads, groups)[0]
+    dy = on_grid(rng, y.shape, Q8)
+    want = loops(x, w, dy, strides, dilations, pads, groups)
+
+    @run
+    def passes(x, w, dy):
+        with tf.GradientTape() as tape:
+            tape.watch([x, w])
+            y = lp.conv2d(x, w, GEMM, **case)
+        return y, *tape.gradient(y, [x, w], output_gradients=dy)
+
+    got = passes(*(tf.constant(as_float(v, Q8)) for v in (x, w, dy)))
+    for name, g, exact in zip(("y", "dx", "dfilters"), got, want):
+        np.testing.assert_array_equal(g, convert(exact, 12, OUT), err_msg=name)
+
+
+def test_native_policy_is_tf_conv2d():
+    x, w = tf.random.normal((2, 9, 9, 3)), tf.random.normal((3, 3, 3, 5))
+    got = lp.conv2d(x, w, lp.Policy.float32(), strides=2)
+    np.testing.assert_array_equal(got, tf.nn.conv2d(x, w, 2, "SAME"))
+
+
+def test_unknown_batch_and_image_size():
+    rng = np.random.default_rng(0)
+    x, w = (as_float(on_grid(rng, s, Q8), Q8) for s in ((2, 7, 8, 4), (3, 3, 4, 4)))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 4]), tf.TensorSpec(w.shape)])
+    def passes(x, w):
+        with tf.GradientTape() as tape:
+            tape.watch([x, w])
+            y = lp.conv2d(x, w, GEMM, strides=2)
+        return y, *tape.gradient(y, [x, w])
+
+    with tf.GradientTape() as tape:
+        xs, ws = tf.constant(x), tf.constant(w)
+        tape.watch([xs, ws])
+        y = lp.conv2d(xs, ws, GEMM, strides=2)
+    for got, want in zip(passes(x, w), [y, *tape.gradient(y, [xs, ws])]):
+        np.testing.assert_array_equal(got, want)
+
+
+IMAGES, FILTERS = np.zeros((1, 5, 5, 4), np.float32), np.zeros((3, 3, 4, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    "x, filters, options, message",
+    [
+        (IMAGES.astype(int), FILTERS, {}, "x has dtype int64"),
+        (IMAGES, FILTERS.astype(np.float64), {}, "filters has dtype float64"),
+        (IMAGES[0], FILTERS, {}, "four axes"),
+        (IMAGES[..., :3], FILTERS, {}, "do not match"),
+        (IMAGES, FILTERS, {"strides": 0}, "strides = 0"),
+        (IMAGES, FILTERS, {"dilations": (1, 2, 3)}, "dilations"),
+        (IMAGES, FILTERS, {"padding": "FULL"}, "padding = 'FULL'"),
+        (IMAGES, FILTERS, {"padding": ((1, -1), (0, 0))}, "padding"),
+        (IMAGES, FILTERS, {"groups": 3}, "groups = 3"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_bad_input_is_named(x, filters, options, message, mode):
+    call = lambda: lp.conv2d(x, filters, GEMM, **options)  # noqa: E731
+    with pytest.raises(ValueError, match=message):
+        (tf.function(call) if mode == "graph" else call)()
+
+
+def test_empty_batch_gives_empty_result_and_zero_gradient():
+    x, w = tf.zeros((0, 5, 5, 4)), tf.constant(FILTERS)
+    with tf.GradientTape() as tape:
+        tape.watch(w)
+        y = lp.conv2d(x, w, GEMM)
+    assert y.shape == (0, 5, 5, 2)
+    np.testing.assert_array_equal(tape.gradient(y, w), FILTERS)

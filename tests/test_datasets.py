@@ -1,0 +1,77 @@
+"""Data sets: where they come from, in which order, and what is left behind."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_lowprec import datasets
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    return tmp_path / "datasets"
+
+
+def arrays(value):
+    return [np.full((2, 2), value, np.uint8) for _ in range(4)]
+
+
+def pairs(value):
+    a, b, c, d = arrays(value)
+    return (a, b), (c, d)
+
+
+def fail(error):
+    def loader():
+        raise error
+
+    return loader
+
+
+def test_keras_comes_first(cache):
+    (x, _), _ = datasets._load("set", lambda: pairs(1), fail(OSError("package asked")))
+    assert x[0, 0] == 1
+
+
+def test_package_serves_where_keras_fails_and_is_cached(cache):
+    offline = fail(Exception("URL fetch failure"))
+    datasets._load("set", offline, lambda: arrays(2))
+    (x, _), (_, y) = datasets._load("set", offline, fail(OSError("package asked again")))
+    assert (x[0, 0], y[0, 0], x.dtype) == (2, 2, np.uint8)
+    assert [p.name for p in cache.iterdir()] == ["tf_lowprec-set.npz"]
+
+
+def test_error_says_what_both_said_and_where_to_put_the_file(cache):
+    with pytest.raises(RuntimeError, match="no network.*no npm.*datasets"):
+        datasets._load("set", fail(Exception("no network")), fail(OSError("no npm")))
+
+
+def test_idx_reads_big_endian_extents(tmp_path):
+    data = np.arange(12, dtype=np.uint8)
+    header = b"\0\0\x08\x03" + np.array([2, 3, 2], ">i4").tobytes()
+    (tmp_path / "f").write_bytes(header + data.tobytes())
+    np.testing.assert_array_equal(datasets._idx(tmp_path / "f"), data.reshape(2, 3, 2))
+
+
+def test_idx_refuses_another_type(tmp_path):
+    (tmp_path / "f").write_bytes(b"\0\0\x0d\x01\0\0\0\0")
+    with pytest.raises(OSError, match="unsigned bytes"):
+        datasets._idx(tmp_path / "f")
+
+
+def test_cifar10_sheets_become_images(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32, 3), dtype=np.uint8)
+    names = [f"data_batch_{i}.png" for i in range(1, 6)] + ["test_batch.png"]
+    for name, sheet in zip(names, images):
+        png = tf.io.encode_png(sheet.reshape(3, 1024, 3))
+        (tmp_path / name).write_bytes(png.numpy())
+    (tmp_path / "train_lables.json").write_text(json.dumps(list(range(15))))
+    (tmp_path / "test_lables.json").write_text(json.dumps([7, 8, 9]))
+    monkeypatch.setattr(datasets, "_npm_package", lambda name, folder: tmp_path)
+    x_train, y_train, x_test, y_test = datasets._cifar10_from_npm()
+    np.testing.assert_array_equal(x_train, images[:5].reshape(15, 32, 32, 3))
+    np.testing.assert_array_equal(x_test, images[5])
+    assert y_train[:, 0].tolist() == list(range(15)) and y_test.shape == (3, 1)
