@@ -84,12 +84,12 @@ class ShowProgress(tf.keras.callbacks.Callback):
 def table(runs):
     """The test errors, one row per run."""
     view = Table(title="MNIST 784-1000-1000-10, test error in %")
-    view.add_column("run")
-    view.add_column("weights, updates")
-    view.add_column("layer outputs")
-    view.add_column("rounding")
-    for epoch in range(max((len(r["test_error_percent"]) for r in runs), default=0)):
-        view.add_column(f"epoch {epoch + 1}", justify="right")
+    view.add_column("run", no_wrap=True)
+    view.add_column("weights")
+    view.add_column("outputs")
+    epochs = max((len(r["test_error_percent"]) for r in runs), default=0)
+    for epoch in range(epochs):
+        view.add_column(f"epoch {epoch + 1}" if epochs <= 5 else str(epoch + 1), justify="right")
     view.add_column("seconds", justify="right")
     for run in runs:
         errors = [f"{e:.2f}" for e in run["test_error_percent"]]
@@ -97,9 +97,8 @@ def table(runs):
             run["name"],
             run["weights_format"],
             run["activations_format"],
-            run["rounding"] or "-",
             *errors,
-            *[""] * (len(view.columns) - 5 - len(errors)),
+            *[""] * (len(view.columns) - 4 - len(errors)),
             f"{run['seconds']:.0f}",
         )
     return view

@@ -4,6 +4,7 @@
 #define TF_LOWPREC_CC_KERNELS_QUANTIZE_LOOPS_H_
 
 #include "cc/kernels/quantize.h"
+#include "cc/kernels/random_words.h"
 #include "cc/numerics/rounding.h"
 
 LOWPREC_BEGIN_NAMESPACE
@@ -27,7 +28,7 @@ inline void QuantizeRange(const QuantizeTask& task, const T* x, int64_t begin, i
     const PhiloxKey key = {task.seed[0], task.seed[1]};
     alignas(64) uint32_t words[kBlock];
     for (int64_t first = begin; first < end; first += kBlock) {
-      RandomWords<kBlock / 4>(static_cast<uint64_t>(first), task.stream, key, words);
+      RandomWords<kBlock>(static_cast<uint64_t>(first), task.stream, key, words);
       const T* xb = x + first;
       float* yb = y + first;
       if (end - first >= kBlock) {

@@ -43,26 +43,6 @@ LOWPREC_HD uint32_t RandomWord(uint64_t index, uint64_t stream, PhiloxKey key) {
       .w[index % 4];
 }
 
-// words[i] = RandomWord(first + i) for i in [0, 4 * kBlocks). `first` is a multiple of
-// 4 * kBlocks and kBlocks a power of two, so the upper counter half is constant: the loop over
-// blocks vectorizes.
-template <int kBlocks>
-inline void RandomWords(uint64_t first, uint64_t stream, PhiloxKey key, uint32_t* words) {
-  static_assert((kBlocks & (kBlocks - 1)) == 0, "kBlocks must be a power of two");
-  const uint32_t low = static_cast<uint32_t>(first / 4);
-  const uint32_t high = static_cast<uint32_t>((first / 4) >> 32);
-  const uint32_t s0 = static_cast<uint32_t>(stream);
-  const uint32_t s1 = static_cast<uint32_t>(stream >> 32);
-#pragma GCC ivdep
-  for (int i = 0; i < kBlocks; ++i) {
-    const PhiloxWords out = Philox(low + static_cast<uint32_t>(i), high, s0, s1, key);
-    words[4 * i] = out.w[0];
-    words[4 * i + 1] = out.w[1];
-    words[4 * i + 2] = out.w[2];
-    words[4 * i + 3] = out.w[3];
-  }
-}
-
 LOWPREC_END_NAMESPACE
 
 #endif  // TF_LOWPREC_CC_NUMERICS_PHILOX_H_

@@ -27,6 +27,13 @@ LOWPREC_HD double Truncate(double x) { return trunc(x); }
 LOWPREC_HD float NearestEven(float x) { return rintf(x); }
 LOWPREC_HD double NearestEven(double x) { return rint(x); }
 
+// condition ? yes : no as bit operations: the compiler turns it into a vector blend, where it would
+// keep a branch for the operator, and then not vectorize the loop.
+template <typename UInt>
+LOWPREC_HD UInt Select(bool condition, UInt yes, UInt no) {
+  return no ^ ((yes ^ no) & (UInt{0} - static_cast<UInt>(condition)));
+}
+
 // round(significand / 2^shift) for a magnitude, 0 <= shift < width of UInt.
 template <Rounding kRounding, typename UInt>
 LOWPREC_HD UInt RoundShift(UInt significand, UInt shift, bool negative, uint32_t random) {
@@ -40,9 +47,13 @@ LOWPREC_HD UInt RoundShift(UInt significand, UInt shift, bool negative, uint32_t
     return (significand + half - (static_cast<UInt>(negative) & mask & one)) >> shift;
   } else if constexpr (kRounding == Rounding::kStochastic) {
     const UInt fraction = significand & mask;
-    const UInt cut = shift > kRandomBits ? shift - kRandomBits : 0;
-    const UInt lift = shift > kRandomBits ? 0 : kRandomBits - shift;
-    const UInt fraction24 = (fraction >> cut) << lift;
+    UInt fraction24;
+    if constexpr (sizeof(UInt) == 4) {
+      fraction24 = fraction << (kRandomBits - shift);  // a float's shift is at most 24
+    } else {
+      const UInt far = Select<UInt>(shift > kRandomBits, shift - kRandomBits, 0);
+      fraction24 = (fraction >> far) << (kRandomBits + far - shift);
+    }
     return (significand >> shift) + ((fraction24 + random) >> kRandomBits);
   } else {
     return significand >> shift;
@@ -70,7 +81,8 @@ LOWPREC_HD bool RoundsUpToSmallest(uint64_t significand, uint64_t min_significan
     const int shift = up < 8 ? up : 8;  // from 2 on, |x| is under half of the smallest anyway
     const uint64_t twice = significand << 1;
     const uint64_t smallest = min_significand << shift;
-    return kRounding == Rounding::kNearestUp && !negative ? twice >= smallest : twice > smallest;
+    const bool tie_up = kRounding == Rounding::kNearestUp && !negative;
+    return (twice > smallest) | (tie_up & (twice == smallest));
   }
 }
 
@@ -88,8 +100,8 @@ LOWPREC_HD float RoundToFloat(T x, const FloatRounder<T>& f, uint32_t random) {
 
   const int32_t field = static_cast<int32_t>(magnitude >> C::kMantissaBits);
   const int32_t exponent = field > 1 ? field : 1;
-  const UInt significand =
-      (magnitude & ((kOne << C::kMantissaBits) - 1)) | (field > 0 ? kOne << C::kMantissaBits : 0);
+  constexpr UInt kHidden = kOne << C::kMantissaBits;
+  const UInt significand = (magnitude & (kHidden - 1)) | (static_cast<UInt>(field > 0) * kHidden);
 
   // |x| = significand * 2^(exponent - const); the format's quantum there is 2^shift of its units.
   const int32_t below = f.min_exponent - exponent;
@@ -100,31 +112,29 @@ LOWPREC_HD float RoundToFloat(T x, const FloatRounder<T>& f, uint32_t random) {
   excess = excess < 0 ? 0 : excess;
   shift -= excess;
   const int32_t last = static_cast<int32_t>(sizeof(T) * 8 - 1);
-  const UInt cut = significand >> (excess > last ? last : excess);
+  const UInt cut = significand >> static_cast<UInt>(excess < last ? excess : last);
   const UInt quotient =
       RoundShift<kRounding, UInt>(cut, static_cast<UInt>(shift), negative, random);
   // A significand carries its leading bit into the exponent field by addition.
   UInt result = (static_cast<UInt>(exponent + excess - 1) << C::kMantissaBits) +
                 (quotient << static_cast<UInt>(shift));
-  result = quotient == 0 ? 0 : result;
+  result = Select<UInt>(quotient == 0, 0, result);
 
   if constexpr (kGapAtZero) {
     // The smallest value of such formats is a normal number in every carrier.
     const int32_t min_field = static_cast<int32_t>(f.min_bits >> C::kMantissaBits);
-    const UInt hidden = kOne << C::kMantissaBits;
-    const UInt min_significand = (f.min_bits & (hidden - 1)) | hidden;
+    const UInt min_significand = (f.min_bits & (kHidden - 1)) | kHidden;
     const bool in_gap = magnitude < f.min_bits;
     const bool up = RoundsUpToSmallest<kRounding, T>(
         significand, min_significand, in_gap ? min_field - exponent : 0, negative, random);
-    const UInt gap = up ? f.min_bits : 0;
-    result = in_gap ? gap : result;
+    result = Select<UInt>(in_gap, Select<UInt>(up, f.min_bits, 0), result);
   }
 
-  const UInt beyond = magnitude == C::kInf ? f.inf_bits : f.overflow_bits;
-  result = result > f.max_bits ? beyond : result;
+  const UInt beyond = Select<UInt>(magnitude == C::kInf, f.inf_bits, f.overflow_bits);
+  result = Select<UInt>(result > f.max_bits, beyond, result);
   const float value = static_cast<float>(FromBits<T>(result | (bits & sign_bit)));
-  const bool nan = magnitude > C::kInf || result > C::kInf;
-  return nan ? FromBits<float>(kCanonicalNan) : value;
+  const bool nan = (magnitude > C::kInf) | (result > C::kInf);
+  return FromBits<float>(Select<uint32_t>(nan, kCanonicalNan, ToBits<float>(value)));
 }
 
 // x rounded to a fixed-point format; saturates.
