@@ -55,7 +55,7 @@ if [ ${#missing[@]} -gt 0 ]; then
           say "no root: taking Bazel from npm into .tools"
           npm install --silent --no-fund --no-audit --prefix .tools @bazel/bazel-linux_x64@2.1.0 >&2
           mkdir -p .tools/node_modules/.bin
-          ln -sf ../@bazel/bazel-linux_x64/bazel-* .tools/node_modules/.bin/bazel
+          (cd .tools/node_modules/.bin && ln -sf ../@bazel/bazel-linux_x64/bazel-*-x86_64 bazel)
           ;;
         libgtest-dev) say "no root and no googletest: the C++ tests will be skipped" ;;
         *) fail "needs ${missing[*]}, and you are not root: ask for apt-get install ${missing[*]}" ;;

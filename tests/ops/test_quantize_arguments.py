@@ -35,7 +35,7 @@ def refused(call, argument, *words, x=X, **arguments):
         call(quantize)
     # Whole words: TensorFlow's own messages show the node, with its attribute num_random_bits.
     for word in (argument, *words):
-        assert re.search(rf"(?<![\w]){re.escape(word)}(?![\w])", str(raised.value)), raised.value
+        assert re.search(rf"(?<!\w){re.escape(word)}(?!\w)", str(raised.value)), raised.value
 
 
 # Refused.
