@@ -12,3 +12,17 @@ COPTS = [
     "-fno-math-errno",
     "-fno-trapping-math",
 ]
+
+# The same for nvcc: no contraction, no flushing, IEEE division.
+NVCC_COPTS = [
+    "-O2",
+    "-std=c++17",
+    "-fmad=false",
+    "-ftz=false",
+    "-prec-div=true",
+    "-Werror all-warnings",
+    "-Xcompiler -fPIC",
+    "-gencode arch=compute_80,code=sm_80",
+    "-gencode arch=compute_90,code=sm_90",
+    "-gencode arch=compute_90,code=compute_90",
+]

@@ -1,4 +1,4 @@
-"""Repository rules that find TensorFlow and googletest on this machine."""
+"""Repository rules that find TensorFlow, CUDA and googletest on this machine."""
 
 _PYTHON = """
 import os
@@ -70,3 +70,26 @@ def _gtest_configure_impl(ctx):
     ctx.file("BUILD", _GTEST_BUILD)
 
 gtest_configure = repository_rule(implementation = _gtest_configure_impl)
+
+def _cuda_configure_impl(ctx):
+    nvcc = ctx.os.environ.get("TF_LOWPREC_NVCC") or ctx.which("nvcc")
+    build = 'package(default_visibility = ["//visibility:public"])\n'
+    if nvcc:
+        # The nvcc on the PATH may be a wrapper script: it tells where the toolkit is.
+        result = ctx.execute([nvcc, "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"])
+        top = [
+            line
+            for line in result.stderr.split("\n")
+            if line.startswith("#$ TOP=")
+        ][0][len("#$ TOP="):].strip()
+        ctx.symlink(top + "/lib64/libcudart_static.a", "libcudart_static.a")
+        build += 'cc_import(name = "cudart_static", static_library = "libcudart_static.a")\n'
+    else:
+        build += 'cc_library(name = "cudart_static")\n'
+    ctx.file("BUILD", build)
+    ctx.file("cuda.bzl", "NVCC = %r\n" % str(nvcc or "nvcc-was-not-found"))
+
+cuda_configure = repository_rule(
+    implementation = _cuda_configure_impl,
+    environ = ["TF_LOWPREC_NVCC", "PATH"],
+)

@@ -6,6 +6,8 @@ float32 holds every format offered here exactly.
 
 import dataclasses
 import enum
+import numbers
+import re
 
 import tensorflow as tf
 
@@ -39,9 +41,13 @@ class Rounding(str, enum.Enum):
             raise ValueError(f"{argument} = {rounding!r} must be one of {names}") from None
 
 
-def _check_int(argument, value, low, high, hint=""):
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+def _check_int(format, argument, low, high, hint=""):
+    """Makes the field a Python int within bounds, or raises ValueError."""
+    value = getattr(format, argument)
+    is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_int or not low <= value <= high:
         raise ValueError(f"{argument} = {value!r} must be an integer in {low}..{high}{hint}")
+    object.__setattr__(format, argument, int(value))
 
 
 @tf.keras.utils.register_keras_serializable(_PACKAGE)
@@ -85,8 +91,8 @@ class FloatFormat:
     subnormals: bool = True
 
     def __post_init__(self):
-        _check_int("exponent_bits", self.exponent_bits, 2, 8)
-        _check_int("mantissa_bits", self.mantissa_bits, 0, 23)
+        _check_int(self, "exponent_bits", 2, 8)
+        _check_int(self, "mantissa_bits", 0, 23)
         if self.specials not in ("ieee", "fn", "finite", "dlfloat"):
             raise ValueError(
                 f"specials = {self.specials!r} must be 'ieee', 'fn', 'finite' or 'dlfloat'"
@@ -146,10 +152,13 @@ class FloatFormat:
     @property
     def spec(self):
         """The text that names the format in graphs and SavedModels."""
-        flags = ",saturate" if self.saturate else ""
+        return f"float<{self.exponent_bits},{self.mantissa_bits},{self.specials}{self._flags(',')}>"
+
+    def _flags(self, separator):
+        flags = separator + "saturate" if self.saturate else ""
         if not self.subnormals and self.specials != "dlfloat":
-            flags += ",flush"
-        return f"float<{self.exponent_bits},{self.mantissa_bits},{self.specials}{flags}>"
+            flags += separator + "flush"
+        return flags
 
     def get_config(self):
         return dataclasses.asdict(self)
@@ -159,7 +168,7 @@ class FloatFormat:
         return cls(**config)
 
     def __str__(self):
-        return f"(1,{self.exponent_bits},{self.mantissa_bits}) {self.specials}"
+        return f"(1,{self.exponent_bits},{self.mantissa_bits}) {self.specials}{self._flags(' ')}"
 
 
 @tf.keras.utils.register_keras_serializable(_PACKAGE)
@@ -183,8 +192,8 @@ class FixedPointFormat:
     fractional_bits: int = 14
 
     def __post_init__(self):
-        _check_int("integer_bits", self.integer_bits, 1, 24, " (the sign counts)")
-        _check_int("fractional_bits", self.fractional_bits, 0, 23)
+        _check_int(self, "integer_bits", 1, 24, " (the sign counts)")
+        _check_int(self, "fractional_bits", 0, 23)
         if self.bits > 24:
             raise ValueError(
                 f"integer_bits + fractional_bits = {self.bits} must be at most 24: values are "
@@ -254,18 +263,20 @@ def check_format(format, argument="format", optional=False):
     )
 
 
+_FIXED_SPEC = re.compile(r"fixed<(\d+),(\d+)>")
+_FLOAT_SPEC = re.compile(r"float<(\d+),(\d+),(\w+)(,saturate)?(,flush)?>")
+
+
 def parse_spec(spec):
     """The format whose `spec` this is."""
-    family, _, fields = spec.rstrip(">").partition("<")
-    fields = fields.split(",")
-    if family == "fixed" and len(fields) == 2:
-        return FixedPointFormat(int(fields[0]), int(fields[1]))
-    if family == "float" and len(fields) >= 3 and set(fields[3:]) <= {"saturate", "flush"}:
+    if match := _FIXED_SPEC.fullmatch(spec):
+        return FixedPointFormat(int(match[1]), int(match[2]))
+    if match := _FLOAT_SPEC.fullmatch(spec):
         return FloatFormat(
-            int(fields[0]),
-            int(fields[1]),
-            fields[2],
-            saturate="saturate" in fields[3:],
-            subnormals="flush" not in fields[3:],
+            int(match[1]),
+            int(match[2]),
+            match[3],
+            saturate=match[4] is not None,
+            subnormals=match[5] is None,
         )
     raise ValueError(f"spec = {spec!r} must be 'fixed<IL,FL>' or 'float<E,M,specials>'")

@@ -29,8 +29,15 @@ if [ -z "$TF_LOWPREC_TF_VERSION" ]; then
   echo "build: $python has no TensorFlow: pip install tensorflow==2.21.0 there first" >&2
   exit 1
 fi
-"$bazel" --max_idle_secs=300 build //:tf_lowprec/_ops.so //:build_info >&2
-output=$("$bazel" --max_idle_secs=300 info bazel-bin 2>/dev/null)
+config=()
+if command -v "${TF_LOWPREC_NVCC:-nvcc}" >/dev/null 2>&1; then
+  echo "build: nvcc found, so CUDA kernels for sm_80 and sm_90 are built too" >&2
+  config=(--config=cuda)
+else
+  echo "build: no nvcc, so CPU kernels only" >&2
+fi
+"$bazel" --max_idle_secs=300 build "${config[@]}" //:tf_lowprec/_ops.so //:build_info >&2
+output=$("$bazel" --max_idle_secs=300 info "${config[@]}" bazel-bin 2>/dev/null)
 for file in _ops.so _build_info.py; do
   # Replaced in one step: a process that has the old library open keeps it.
   install -m 644 "$output/tf_lowprec/$file" "$destination/$file.new"

@@ -1,4 +1,5 @@
-// CPU kernels of Lowprec>ToBits and Lowprec>FromBits.
+// Kernels of Lowprec>ToBits and Lowprec>FromBits. Storage is no hot path, and a wrong value must be
+// named in the error: on a GPU's graph they run on the host too.
 #include <string>
 
 #include "cc/kernels/denormals.h"
@@ -10,6 +11,7 @@ namespace tf_lowprec {
 namespace {
 
 using ::tensorflow::DEVICE_CPU;
+using ::tensorflow::DEVICE_GPU;
 using ::tensorflow::OpKernel;
 using ::tensorflow::OpKernelConstruction;
 using ::tensorflow::OpKernelContext;
@@ -91,15 +93,19 @@ class FromBitsOp : public BitsOp<T> {
   }
 };
 
-#define REGISTER(T)                                                                           \
-  REGISTER_KERNEL_BUILDER(Name("Lowprec>ToBits").Device(DEVICE_CPU).TypeConstraint<T>("T"),   \
-                          ToBitsOp<T>);                                                       \
-  REGISTER_KERNEL_BUILDER(Name("Lowprec>FromBits").Device(DEVICE_CPU).TypeConstraint<T>("T"), \
-                          FromBitsOp<T>)
+#define REGISTER_ON(NAME, KERNEL, T)                                                           \
+  REGISTER_KERNEL_BUILDER(Name(NAME).Device(DEVICE_CPU).TypeConstraint<T>("T"), KERNEL<T>);    \
+  REGISTER_KERNEL_BUILDER(                                                                     \
+      Name(NAME).Device(DEVICE_GPU).HostMemory("x").HostMemory("bits").TypeConstraint<T>("T"), \
+      KERNEL<T>)
+#define REGISTER(T)                           \
+  REGISTER_ON("Lowprec>ToBits", ToBitsOp, T); \
+  REGISTER_ON("Lowprec>FromBits", FromBitsOp, T)
 REGISTER(int8_t);
 REGISTER(int16_t);
 REGISTER(int32_t);
 #undef REGISTER
+#undef REGISTER_ON
 
 }  // namespace
 }  // namespace tf_lowprec

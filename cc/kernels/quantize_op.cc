@@ -1,15 +1,20 @@
-// CPU kernels of Lowprec>Quantize and Lowprec>QuantizeGrad: checks, threads; the loops are in
-// quantize_loops.h.
+// OpKernels of Lowprec>Quantize and Lowprec>QuantizeGrad: attributes, checks, threads. The loops
+// are in quantize_loops.h (CPU) and quantize_gpu.h (CUDA).
 #include "cc/kernels/denormals.h"
 #include "cc/kernels/op_util.h"
 #include "cc/kernels/quantize.h"
+#include "cc/numerics/rounding.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/util/work_sharder.h"
+#if GOOGLE_CUDA
+#include "xla/stream_executor/stream.h"
+#endif
 
 namespace tf_lowprec {
 namespace {
 
 using ::tensorflow::DEVICE_CPU;
+using ::tensorflow::DEVICE_GPU;
 using ::tensorflow::OpInputList;
 using ::tensorflow::OpKernel;
 using ::tensorflow::OpKernelConstruction;
@@ -26,6 +31,7 @@ void RunSharded(OpKernelContext* ctx, int64_t total, int64_t cost_per_unit,
                       });
 }
 
+// The seed lives in host memory on every device.
 absl::Status ReadSeed(const Tensor& seed, uint32_t key[2]) {
   if (seed.dims() != 1 || seed.dim_size(0) != 2) {
     return InvalidArgument("seed must have shape [2], got ", seed.shape().DebugString());
@@ -38,10 +44,11 @@ absl::Status ReadSeed(const Tensor& seed, uint32_t key[2]) {
   return absl::OkStatus();
 }
 
+// What both devices do: attributes, shapes, the output. Run rounds n > 0 elements.
 template <typename T>
-class QuantizeOp : public OpKernel {
+class QuantizeOpBase : public OpKernel {
  public:
-  explicit QuantizeOp(OpKernelConstruction* ctx) : OpKernel(ctx), quantize_(ChooseQuantize()) {
+  explicit QuantizeOpBase(OpKernelConstruction* ctx) : OpKernel(ctx) {
     Format format;
     OP_REQUIRES_OK(ctx, GetFormat(ctx, &format));
     Rounding rounding = Rounding::kNearestEven;
@@ -62,7 +69,6 @@ class QuantizeOp : public OpKernel {
     task_.fractional_bits = format.fixed.fractional_bits;
     task_.rounding = static_cast<int>(rounding);
     task_.stream = static_cast<uint64_t>(stream);
-    stochastic_ = rounding == Rounding::kStochastic;
   }
 
   void Compute(OpKernelContext* ctx) override {
@@ -75,25 +81,43 @@ class QuantizeOp : public OpKernel {
       OP_REQUIRES(ctx, random_bits[0].shape() == x.shape(),
                   InvalidArgument("random_bits must have x's shape ", x.shape().DebugString(),
                                   ", got ", random_bits[0].shape().DebugString()));
-      const auto r = random_bits[0].flat<int32_t>();
-      for (int64_t i = 0; i < r.size(); ++i) {
-        OP_REQUIRES(ctx, r(i) >= 0 && r(i) < (1 << 24),
-                    InvalidArgument("random_bits[", i, "] = ", r(i), " must be in 0..2^24-1"));
-      }
-      task.random_bits = r.data();
+      task.random_bits = random_bits[0].template flat<int32_t>().data();
     }
     Tensor* y = nullptr;
     OP_REQUIRES_OK(ctx, ctx->forward_input_or_allocate_output({0}, 0, x.shape(), &y));
-    const int64_t n = x.NumElements();
-    if (n == 0) return;
+    if (x.NumElements() == 0) return;
     if constexpr (std::is_same_v<T, float>) {
       task.x32 = x.flat<float>().data();
     } else {
       task.x64 = x.flat<double>().data();
     }
-    task.y = y->flat<float>().data();
+    task.y = y->template flat<float>().data();
+    Run(ctx, task, x.NumElements());
+  }
+
+ protected:
+  virtual void Run(OpKernelContext* ctx, const QuantizeTask& task, int64_t n) = 0;
+
+ private:
+  QuantizeTask task_;
+};
+
+template <typename T>
+class QuantizeCpuOp : public QuantizeOpBase<T> {
+ public:
+  explicit QuantizeCpuOp(OpKernelConstruction* ctx)
+      : QuantizeOpBase<T>(ctx), quantize_(ChooseQuantize()) {}
+
+ protected:
+  void Run(OpKernelContext* ctx, const QuantizeTask& task, int64_t n) override {
+    for (int64_t i = 0; task.random_bits != nullptr && i < n; ++i) {
+      OP_REQUIRES(ctx, task.random_bits[i] >= 0 && task.random_bits[i] < (1 << kRandomBits),
+                  InvalidArgument("random_bits[", i, "] = ", task.random_bits[i],
+                                  " (flat index) must be in 0..2^24-1"));
+    }
+    const bool stochastic = task.rounding == static_cast<int>(Rounding::kStochastic);
     const int64_t grains = (n + kQuantizeGrain - 1) / kQuantizeGrain;
-    RunSharded(ctx, grains, kQuantizeGrain * (stochastic_ ? 4 : 1),
+    RunSharded(ctx, grains, kQuantizeGrain * (stochastic ? 4 : 1),
                [this, &task, n](int64_t begin, int64_t end) {
                  const int64_t stop = end * kQuantizeGrain;
                  quantize_(task, begin * kQuantizeGrain, stop < n ? stop : n);
@@ -101,15 +125,13 @@ class QuantizeOp : public OpKernel {
   }
 
  private:
-  QuantizeTask task_;
-  bool stochastic_ = false;
   const QuantizeFn quantize_;
 };
 
 template <typename T>
-class QuantizeGradOp : public OpKernel {
+class QuantizeGradOpBase : public OpKernel {
  public:
-  explicit QuantizeGradOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit QuantizeGradOpBase(OpKernelConstruction* ctx) : OpKernel(ctx) {
     Format format;
     OP_REQUIRES_OK(ctx, GetFormat(ctx, &format));
     if (format.is_fixed) {
@@ -130,31 +152,78 @@ class QuantizeGradOp : public OpKernel {
                                 x.shape().DebugString()));
     Tensor* dx = nullptr;
     OP_REQUIRES_OK(ctx, ctx->forward_input_or_allocate_output({1}, 0, x.shape(), &dx));
-    const float* dy_data = dy.flat<float>().data();
-    const T* x_data = x.flat<T>().data();
-    T* dx_data = dx->flat<T>().data();
-    const T lowest = lowest_, highest = highest_;
-    RunSharded(ctx, x.NumElements(), 1, [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        // A NaN in x compares false: it lets dy through, so that loss scaling sees it.
-        const bool saturated = x_data[i] < lowest || x_data[i] > highest;
-        dx_data[i] = saturated ? T{0} : static_cast<T>(dy_data[i]);
-      }
-    });
+    if (x.NumElements() == 0) return;
+    Run(ctx, dy.flat<float>().data(), x.flat<T>().data(), dx->template flat<T>().data(),
+        x.NumElements());
   }
 
- private:
-  float lowest_ = 0, highest_ = 0;
+ protected:
+  virtual void Run(OpKernelContext* ctx, const float* dy, const T* x, T* dx, int64_t n) = 0;
+
+  T lowest_ = 0, highest_ = 0;
+};
+
+template <typename T>
+class QuantizeGradCpuOp : public QuantizeGradOpBase<T> {
+ public:
+  using QuantizeGradOpBase<T>::QuantizeGradOpBase;
+
+ protected:
+  void Run(OpKernelContext* ctx, const float* dy, const T* x, T* dx, int64_t n) override {
+    const T lowest = this->lowest_, highest = this->highest_;
+    RunSharded(ctx, n, 1, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) dx[i] = StraightThrough(dy[i], x[i], lowest, highest);
+    });
+  }
+};
+
+#define REGISTER(OP, KERNEL, T) \
+  REGISTER_KERNEL_BUILDER(Name(OP).Device(DEVICE_CPU).TypeConstraint<T>("T"), KERNEL<T>)
+REGISTER("Lowprec>Quantize", QuantizeCpuOp, float);
+REGISTER("Lowprec>Quantize", QuantizeCpuOp, double);
+REGISTER("Lowprec>QuantizeGrad", QuantizeGradCpuOp, float);
+REGISTER("Lowprec>QuantizeGrad", QuantizeGradCpuOp, double);
+#undef REGISTER
+
+#if GOOGLE_CUDA
+
+void* CudaStream(OpKernelContext* ctx) {
+  return ctx->op_device_context()->stream()->platform_specific_handle().stream;
+}
+
+template <typename T>
+class QuantizeGpuOp : public QuantizeOpBase<T> {
+ public:
+  using QuantizeOpBase<T>::QuantizeOpBase;
+
+ protected:
+  void Run(OpKernelContext* ctx, const QuantizeTask& task, int64_t n) override {
+    LaunchQuantize(task, n, CudaStream(ctx));
+  }
+};
+
+template <typename T>
+class QuantizeGradGpuOp : public QuantizeGradOpBase<T> {
+ public:
+  using QuantizeGradOpBase<T>::QuantizeGradOpBase;
+
+ protected:
+  void Run(OpKernelContext* ctx, const float* dy, const T* x, T* dx, int64_t n) override {
+    LaunchQuantizeGrad(dy, x, dx, n, this->lowest_, this->highest_, CudaStream(ctx));
+  }
 };
 
 #define REGISTER(T)                                                                               \
-  REGISTER_KERNEL_BUILDER(Name("Lowprec>Quantize").Device(DEVICE_CPU).TypeConstraint<T>("T"),     \
-                          QuantizeOp<T>);                                                         \
-  REGISTER_KERNEL_BUILDER(Name("Lowprec>QuantizeGrad").Device(DEVICE_CPU).TypeConstraint<T>("T"), \
-                          QuantizeGradOp<T>)
+  REGISTER_KERNEL_BUILDER(                                                                        \
+      Name("Lowprec>Quantize").Device(DEVICE_GPU).HostMemory("seed").TypeConstraint<T>("T"),      \
+      QuantizeGpuOp<T>);                                                                          \
+  REGISTER_KERNEL_BUILDER(Name("Lowprec>QuantizeGrad").Device(DEVICE_GPU).TypeConstraint<T>("T"), \
+                          QuantizeGradGpuOp<T>)
 REGISTER(float);
 REGISTER(double);
 #undef REGISTER
+
+#endif  // GOOGLE_CUDA
 
 }  // namespace
 }  // namespace tf_lowprec

@@ -168,6 +168,13 @@ LOWPREC_HD float RoundToFixed(T x, const FixedRounder<T>& f, uint32_t random) {
   return x == x ? value : FromBits<float>(kCanonicalNan);
 }
 
+// The straight-through gradient of rounding x: dy within the format's range, 0 beyond. A NaN in x
+// compares false, so that it lets dy through and loss scaling sees it.
+template <typename T>
+LOWPREC_HD T StraightThrough(float dy, T x, T lowest, T highest) {
+  return x < lowest || x > highest ? T{0} : static_cast<T>(dy);
+}
+
 LOWPREC_END_NAMESPACE
 
 #endif  // TF_LOWPREC_CC_NUMERICS_ROUNDING_H_

@@ -206,8 +206,8 @@ def test_float64_is_rounded_once(format, sign, off, steps):
     assert lp.quantize(x, format).numpy()[0] == np.float32(sign * (1 + steps * 2.0**-10))
 
 
-def test_float64_above_float32s_last_tie_overflows_once():
-    # Below the tie between FP32's max and 2^128, so it is max; in FP16 all of it is infinity.
+def test_float64_overflows_from_float32s_last_tie_on():
+    # Just below the tie between FP32's max and 2^128, then that tie.
     x = tf.constant([2.0**128 - 2.0**103 - 2.0**76, 2.0**128 - 2.0**103], tf.float64)
     np.testing.assert_array_equal(lp.quantize(x, lp.FP32), [np.finfo(np.float32).max, np.inf])
 

@@ -22,6 +22,23 @@ def as_float(x, argument="x"):
     )
 
 
+def _as_random_bits(random_bits, x):
+    """`random_bits` as an int32 tensor of x's shape; the kernel checks its range."""
+    try:
+        bits = tf.convert_to_tensor(random_bits)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"random_bits cannot become a tensor of integers: {error}") from None
+    if not bits.dtype.is_integer:
+        raise ValueError(f"random_bits has dtype {bits.dtype.name}; it must be int32")
+    if not bits.shape.is_compatible_with(x.shape):
+        shapes = (s.as_list() if s.rank is not None else s for s in (bits.shape, x.shape))
+        raise ValueError("random_bits has shape {}; it must have x's, {}".format(*shapes))
+    if bits.dtype != tf.int32:
+        # A wider integer must not wrap into the range.
+        bits = tf.clip_by_value(tf.cast(bits, tf.int64), -1, 2**24)
+    return tf.cast(bits, tf.int32)
+
+
 def quantize(
     x, format, rounding="nearest_even", seed=None, *, stream=Stream.QUANTIZE, random_bits=None
 ):
@@ -59,10 +76,12 @@ def quantize(
     x = as_float(x)
     stochastic = rounding == Rounding.STOCHASTIC
     seed = as_seed(seed, needed=stochastic and random_bits is None)
+    if not 0 <= int(stream) < 2**63:
+        raise ValueError(f"stream = {stream!r} must be in 0..2^63-1")
     return ops.lowprec_quantize(
         x=x,
         seed=seed,
-        random_bits=[] if random_bits is None else [tf.convert_to_tensor(random_bits, tf.int32)],
+        random_bits=[] if random_bits is None else [_as_random_bits(random_bits, x)],
         format=format.spec,
         rounding=rounding.value,
         stream=int(stream),

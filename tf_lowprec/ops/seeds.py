@@ -1,5 +1,8 @@
 """Seeds: two integers, as in tf.random.stateless_*; the key of Philox 4x32-10."""
 
+import numbers
+
+import numpy as np
 import tensorflow as tf
 
 _INTEGERS = {tf.int8, tf.uint8, tf.int16, tf.uint16, tf.int32, tf.uint32, tf.int64}
@@ -26,10 +29,12 @@ def as_seed(seed, needed):
                 "integers as in tf.random.stateless_uniform; a traced draw would repeat itself"
             )
         return tf.random.uniform([2], -(2**31), 2**31 - 1, dtype=tf.int32)
-    try:
-        seed = tf.convert_to_tensor(seed)
-    except (ValueError, OverflowError):  # Python integers beyond int32
-        seed = tf.convert_to_tensor(seed, tf.int64)
+    if isinstance(seed, (tuple, list)) and all(
+        isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in seed
+    ):
+        # Python integers of any size, modulo 2^32, as int32 holds them.
+        seed = np.array([int(s) % 2**32 for s in seed], np.uint32).astype(np.int32)
+    seed = tf.convert_to_tensor(seed)
     if seed.dtype not in _INTEGERS or not seed.shape.is_compatible_with([2]):
         raise ValueError(
             f"seed has dtype {seed.dtype.name} and shape {seed.shape}; it must be two integers of "
