@@ -17,9 +17,10 @@ absl::Status InvalidArgument(const Args&... args) {
   return absl::InvalidArgumentError(absl::StrCat(args...));
 }
 
-inline absl::Status GetFormat(::tensorflow::OpKernelConstruction* ctx, Format* format) {
+inline absl::Status GetFormat(::tensorflow::OpKernelConstruction* ctx, Format* format,
+                              const char* name = "format") {
   std::string spec;
-  TF_RETURN_IF_ERROR(ctx->GetAttr("format", &spec));
+  TF_RETURN_IF_ERROR(ctx->GetAttr(name, &spec));
   const std::string problem = ParseFormat(spec, format);
   if (!problem.empty()) return InvalidArgument(problem);
   return absl::OkStatus();

@@ -1,11 +1,10 @@
 // OpKernels of Lowprec>Quantize and Lowprec>QuantizeGrad: attributes, checks, threads. The loops
 // are in quantize_loops.h (CPU) and quantize_gpu.h (CUDA).
-#include "cc/kernels/denormals.h"
+#include "cc/kernels/op_threads.h"
 #include "cc/kernels/op_util.h"
 #include "cc/kernels/quantize.h"
 #include "cc/numerics/rounding.h"
 #include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/util/work_sharder.h"
 #if GOOGLE_CUDA
 #include "xla/stream_executor/stream.h"
 #endif
@@ -20,16 +19,6 @@ using ::tensorflow::OpKernel;
 using ::tensorflow::OpKernelConstruction;
 using ::tensorflow::OpKernelContext;
 using ::tensorflow::Tensor;
-
-void RunSharded(OpKernelContext* ctx, int64_t total, int64_t cost_per_unit,
-                const std::function<void(int64_t, int64_t)>& work) {
-  const auto& workers = *ctx->device()->tensorflow_cpu_worker_threads();
-  ::tensorflow::Shard(workers.num_threads, workers.workers, total, cost_per_unit,
-                      [&work](int64_t begin, int64_t end) {
-                        const ScopedDenormals denormals;
-                        work(begin, end);
-                      });
-}
 
 // The seed lives in host memory on every device.
 absl::Status ReadSeed(const Tensor& seed, uint32_t key[2]) {

@@ -35,6 +35,10 @@ def _padding(padding):
     )
 
 
+def _widen(wide, *tensors):
+    return tuple(tf.cast(t, tf.float64) for t in tensors) if wide else tensors
+
+
 class _Geometry:
     """What a convolution is, apart from its precision; computes its three products.
 
@@ -70,16 +74,18 @@ class _Geometry:
         parts = zip(*(tf.split(tensor, self.groups, axis) for tensor, axis in operands))
         return tf.concat([function(*part) for part in parts], -1)
 
-    def forward(self, x, filters):
-        """y."""
+    def forward(self, x, filters, wide):
+        """y; in float64 if `wide`, where sums of values on a grid are exact."""
+        x, filters = _widen(wide, x, filters)
 
         def convolve(x, filters):
             return tf.raw_ops.Conv2D(input=x, filter=filters, **self.attributes)
 
         return self._grouped(convolve, (x, -1), (self._dilate(filters), -1))
 
-    def backward(self, dy, filters, x_shape):
+    def backward(self, dy, filters, x_shape, wide):
         """dx."""
+        dy, filters = _widen(wide, dy, filters)
         x_shape = tf.concat([x_shape[:3], x_shape[3:] // self.groups], 0)
 
         def convolve(dy, filters):
@@ -89,8 +95,9 @@ class _Geometry:
 
         return self._grouped(convolve, (dy, -1), (self._dilate(filters), -1))
 
-    def gradient(self, x, dy, filters_shape):
+    def gradient(self, x, dy, filters_shape, wide):
         """dfilters."""
+        x, dy = _widen(wide, x, dy)
         height, width, cin, cout = filters_shape
         dh, dw = self.dilations
         extent = [(height - 1) * dh + 1, (width - 1) * dw + 1, cin, cout // self.groups]
@@ -144,7 +151,7 @@ def conv2d(x, filters, precision, strides=1, padding="SAME", dilations=1, groups
     passes = (policy.forward, policy.backward, policy.gradient)
     geometry = _Geometry(strides, dilations, name, explicit, groups)
     if all(p.is_native for p in passes) and groups == 1 and dilations == [1, 1]:
-        return geometry.forward(x, filters)
+        return geometry.forward(x, filters, wide=False)
     seed = as_seed(seed, needed=any(p.is_stochastic for p in passes))
     forward = policy.forward
     lhs, rhs = gemm.round_operands(x, filters, forward, seed, gemm.FORWARD)
@@ -200,7 +207,7 @@ def _conv2d_gradient(op, dy):
         dy,
         filters,
         backward,
-        lambda dy, filters: geometry.backward(dy, filters, tf.shape(x)),
+        lambda dy, filters, wide: geometry.backward(dy, filters, tf.shape(x), wide),
         height * width * outputs // groups,
         seed,
         gemm.BACKWARD,
@@ -209,7 +216,7 @@ def _conv2d_gradient(op, dy):
         x,
         dy,
         gradient,
-        lambda x, dy: geometry.gradient(x, dy, filters.shape),
+        lambda x, dy, wide: geometry.gradient(x, dy, filters.shape, wide),
         gemm.size(dy, 0, 1, 2),
         seed,
         gemm.GRADIENT,

@@ -27,7 +27,7 @@ def accumulate(lhs, rhs, gemm, product, length):
 
     Args:
         lhs, rhs: float32 operands, already rounded.
-        product: a bilinear function that works in float32 and in float64.
+        product: product(lhs, rhs, wide), bilinear: in float32, or if `wide` exact in float64.
         length: number of terms of each sum: an int, or a scalar tensor where it is unknown.
 
     Returns:
@@ -35,7 +35,7 @@ def accumulate(lhs, rhs, gemm, product, length):
         partial sum is an integer of at most 53 bits times a power of two, in any order.
     """
     if gemm.accumulator.kind == "native":
-        return product(lhs, rhs)
+        return product(lhs, rhs, wide=False)
     bound = gemm.exact_length
     too_long = (
         f"sums for lhs = {gemm.lhs} and rhs = {gemm.rhs} are longer than {bound}, the longest that "
@@ -45,12 +45,12 @@ def accumulate(lhs, rhs, gemm, product, length):
     if isinstance(length, int):
         if length > bound:
             raise ValueError(f"length = {length}: {too_long}")
-        return product(tf.cast(lhs, tf.float64), tf.cast(rhs, tf.float64))
+        return product(lhs, rhs, wide=True)
     check = tf.debugging.assert_less_equal(
         tf.cast(length, tf.int64), tf.constant(bound, tf.int64), message=too_long
     )
     with tf.control_dependencies([check] if check is not None else []):
-        return product(tf.cast(lhs, tf.float64), tf.cast(rhs, tf.float64))
+        return product(tf.identity(lhs), tf.identity(rhs), wide=True)
 
 
 def run(lhs, rhs, gemm, product, length, seed, streams):

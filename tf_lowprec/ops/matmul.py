@@ -6,6 +6,7 @@ from tf_lowprec.ops import gemm
 from tf_lowprec.ops._library import ops
 from tf_lowprec.ops.quantize import as_float, round_to
 from tf_lowprec.ops.seeds import as_seed
+from tf_lowprec.ops.wide_matmul import wide_matmul
 from tf_lowprec.precision import Gemm, as_policy
 
 
@@ -69,7 +70,9 @@ def _matmul(a, b, policy, transpose_a, transpose_b, seed):
         tf.stop_gradient(lhs),
         tf.stop_gradient(rhs),
         forward,
-        lambda x, y: tf.matmul(x, y, transpose_a=transpose_a, transpose_b=transpose_b),
+        lambda x, y, wide: _product(
+            x, y, transpose_a, transpose_b, (forward.lhs, forward.rhs) if wide else None
+        ),
         gemm.size(lhs, -2 if transpose_a else -1),
     )
     product = ops.lowprec_mat_mul_passes(
@@ -84,6 +87,13 @@ def _matmul(a, b, policy, transpose_a, transpose_b, seed):
         gradient=policy.gradient.to_json(),
     )
     return round_to(product, forward.output, forward.rounding, seed, gemm.FORWARD[2])
+
+
+def _product(x, y, transpose_x, transpose_y, formats):
+    """x . y in float32, or exactly in float64 if the operands' formats are given."""
+    if formats is None:
+        return tf.matmul(x, y, transpose_a=transpose_x, transpose_b=transpose_y)
+    return wide_matmul(x, y, *formats, transpose_x, transpose_y)
 
 
 def _sum_to(gradient, shape_like):
@@ -103,15 +113,19 @@ def _matmul_gradient(op, dy):
     transpose_a, transpose_b = op.get_attr("transpose_a"), op.get_attr("transpose_b")
     dy = tf.cast(dy, tf.float32)  # exact: float64 only carries float32 errors here
 
-    def product_a(dy, b):
+    def product_a(dy, b, wide):
+        formats = (backward.lhs, backward.rhs) if wide else None
         if transpose_a:
-            return _sum_to(tf.matmul(b, dy, transpose_a=transpose_b, transpose_b=True), a)
-        return _sum_to(tf.matmul(dy, b, transpose_b=not transpose_b), a)
+            formats = formats and formats[::-1]
+            return _sum_to(_product(b, dy, transpose_b, True, formats), a)
+        return _sum_to(_product(dy, b, False, not transpose_b, formats), a)
 
-    def product_b(a, dy):
+    def product_b(a, dy, wide):
+        formats = (gradient.lhs, gradient.rhs) if wide else None
         if transpose_b:
-            return _sum_to(tf.matmul(dy, a, transpose_a=True, transpose_b=transpose_a), b)
-        return _sum_to(tf.matmul(a, dy, transpose_a=not transpose_a), b)
+            formats = formats and formats[::-1]
+            return _sum_to(_product(dy, a, True, transpose_a, formats), b)
+        return _sum_to(_product(a, dy, not transpose_a, False, formats), b)
 
     # Sums over broadcast batch axes belong to the same dot product.
     rows, columns = gemm.size(dy, -2), gemm.size(dy, -1)
