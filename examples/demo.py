@@ -9,6 +9,7 @@ updates in fixed point. Prints a table; writes demo.json and demo.png into the r
 
 import argparse
 import json
+import os
 import pathlib
 import platform
 import time
@@ -81,6 +82,15 @@ class ShowProgress(tf.keras.callbacks.Callback):
         self.on_epoch(round(100 * (1 - accuracy), 2))
 
 
+def processor():
+    """The CPU's name."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
+
+
 def table(runs):
     """The test errors, one row per run."""
     view = Table(title="MNIST 784-1000-1000-10, test error in %")
@@ -90,7 +100,7 @@ def table(runs):
     epochs = max((len(r["test_error_percent"]) for r in runs), default=0)
     for epoch in range(epochs):
         view.add_column(f"epoch {epoch + 1}" if epochs <= 5 else str(epoch + 1), justify="right")
-    view.add_column("seconds", justify="right")
+    view.add_column("s", justify="right")
     for run in runs:
         errors = [f"{e:.2f}" for e in run["test_error_percent"]]
         view.add_row(
@@ -172,8 +182,7 @@ def main():
 
     results = {
         "command": f"make demo EPOCHS={arguments.epochs}",
-        "machine": f"{platform.machine()}, {tf.config.threading.get_intra_op_parallelism_threads()}"
-        f" threads (0: all cores), TensorFlow {tf.__version__}",
+        "machine": f"{processor()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
         "batch": BATCH,
         "learning_rate": LEARNING_RATE,
         "initial_std": arguments.initial_std,
