@@ -30,8 +30,9 @@ tf_lowprec/_ops.so: $(SOURCES) requirements/default.txt tools/setup.sh tools/bui
 cc-test: tf_lowprec/_ops.so ## run the C++ tests
 	@tools/cc_test.sh
 
-sanitize: tf_lowprec/_ops.so ## run the C++ tests under ASan and UBSan
+sanitize: tf_lowprec/_ops.so ## run the C++ tests under ASan and UBSan, the threaded ones under TSan
 	@tools/cc_test.sh --config=asan
+	@tools/cc_test.sh --config=tsan //tests/cc:quantize_test //tests/cc:wide_matmul_test
 
 lint: tf_lowprec/_ops.so ## ruff, clang-format
 	$(VENV)/ruff check $(PYTHON_SOURCES)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the C++ tests with Bazel; arguments go to `bazel test`. Skipped without googletest.
+# Runs the C++ tests with Bazel; arguments go to `bazel test`, by default on all tests. Skipped
+# without googletest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ ! -e /usr/include/gtest/gtest.h ]; then
@@ -7,4 +8,5 @@ if [ ! -e /usr/include/gtest/gtest.h ]; then
   exit 0
 fi
 export PYTHON_BIN_PATH=$PWD/.venv/bin/python
-"$(tools/bazel.sh)" --max_idle_secs=300 test "$@" //tests/cc:all
+case "$*" in *//*) ;; *) set -- "$@" //tests/cc:all ;; esac
+"$(tools/bazel.sh)" --max_idle_secs=300 test "$@"

@@ -1,10 +1,12 @@
 // The vectorized loops of every instruction set against the scalar functions, element by element.
 #include "cc/kernels/quantize.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <random>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -171,6 +173,34 @@ INSTANTIATE_TEST_SUITE_P(EveryIsa, LoopsTest,
                                          std::pair{"avx2", Isa::kAvx2},
                                          std::pair{"avx512", Isa::kAvx512}),
                          [](const auto& info) { return std::string(info.param.first); });
+
+// Also what ThreadSanitizer watches: shards share the task and write side by side.
+TEST_P(LoopsTest, ThreadsDoNotChangeTheResult) {
+  constexpr int64_t kShards = 7;
+  const int64_t n = kShards * kQuantizeGrain - 3;
+  std::vector<float> x(n), want(n), got(n);
+  std::mt19937 random(11);
+  std::normal_distribution<float> normal;
+  for (float& v : x) v = normal(random);
+  QuantizeTask task;
+  task.x32 = x.data();
+  task.is_fixed = true;
+  task.integer_bits = 2;
+  task.fractional_bits = 14;
+  task.rounding = static_cast<int>(Rounding::kStochastic);
+  task.seed[0] = 3;
+  task.y = want.data();
+  quantize_(task, 0, n);
+  task.y = got.data();
+  std::vector<std::thread> threads;
+  for (int64_t shard = 0; shard < kShards; ++shard) {
+    threads.emplace_back([&, shard] {
+      quantize_(task, shard * kQuantizeGrain, std::min(n, (shard + 1) * kQuantizeGrain));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(got, want);
+}
 
 TEST(ChooseQuantize, TakesTheBestWithoutTheVariable) {
   unsetenv("TF_LOWPREC_ISA");
