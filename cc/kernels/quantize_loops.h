@@ -3,6 +3,8 @@
 #ifndef TF_LOWPREC_CC_KERNELS_QUANTIZE_LOOPS_H_
 #define TF_LOWPREC_CC_KERNELS_QUANTIZE_LOOPS_H_
 
+#include <type_traits>
+
 #include "cc/kernels/quantize.h"
 #include "cc/kernels/random_words.h"
 #include "cc/numerics/rounding.h"
@@ -28,6 +30,11 @@ inline void QuantizeRange(const QuantizeTask& task, const T* x, int64_t begin, i
     const PhiloxKey key = {task.seed[0], task.seed[1]};
     alignas(64) uint32_t words[kBlock];
     for (int64_t first = begin; first < end; first += kBlock) {
+      // Fetched while the random words are made: that keeps the core busy for too long to look ahead.
+      for (int line = 0; line < kBlock; line += 16) {
+        __builtin_prefetch(x + first + 2 * kBlock + line);
+        __builtin_prefetch(y + first + 2 * kBlock + line, 1);
+      }
       RandomWords<kBlock>(static_cast<uint64_t>(first), task.stream, key, words);
       const T* xb = x + first;
       float* yb = y + first;
@@ -56,14 +63,18 @@ inline void QuantizeAs(const QuantizeTask& task, const T* x, int64_t begin, int6
   const FloatFormat format = {task.exponent_bits, task.mantissa_bits,
                               static_cast<Specials>(task.specials), task.saturate, task.subnormals};
   const FloatRounder<T> f = MakeFloatRounder<T>(format, kRounding);
+  const auto quantize = [&](auto gap, auto wide) {
+    QuantizeRange<kRounding>(task, x, begin, end, [f](T value, uint32_t random) {
+      return RoundToFloat<kRounding, decltype(gap)::value, decltype(wide)::value>(value, f, random);
+    });
+  };
+  using Yes = std::true_type;
+  using No = std::false_type;
+  const bool wide = task.exponent_bits == 8;
   if (task.subnormals) {
-    QuantizeRange<kRounding>(task, x, begin, end, [f](T value, uint32_t random) {
-      return RoundToFloat<kRounding, false>(value, f, random);
-    });
+    wide ? quantize(No(), Yes()) : quantize(No(), No());
   } else {
-    QuantizeRange<kRounding>(task, x, begin, end, [f](T value, uint32_t random) {
-      return RoundToFloat<kRounding, true>(value, f, random);
-    });
+    wide ? quantize(Yes(), Yes()) : quantize(Yes(), No());
   }
 }
 

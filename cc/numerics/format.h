@@ -9,6 +9,9 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
+// Every NaN result is this one.
+constexpr uint32_t kCanonicalNan = 0x7FC00000u;
+
 enum class Rounding { kNearestEven, kNearestUp, kStochastic, kTowardZero };
 
 // What the codes at the top of a float format mean.
@@ -119,16 +122,17 @@ LOWPREC_HD float FloatFromCode(const FloatFormat& f, uint32_t code) {
   return FromBits<float>(bits);
 }
 
-// What rounding to a float format needs, in the carrier's own bits.
+// What rounding to a float format needs. Fields are exponent fields of the carrier, in place.
 template <typename T>
 struct FloatRounder {
   using UInt = typename Carrier<T>::UInt;
-  int32_t min_exponent;  // biased carrier exponent of the format's lowest normal binade
-  int32_t normal_shift;  // carrier mantissa bits below the format's last mantissa bit
-  UInt max_bits;         // largest finite value
-  UInt min_bits;         // smallest positive value (of formats without subnormals)
-  UInt overflow_bits;    // what finite values beyond max become
-  UInt inf_bits;         // what infinity becomes
+  UInt min_field;       // of the format's lowest normal binade
+  UInt max_field;       // of its highest binade
+  UInt mantissa_field;  // mantissa_bits, as a difference of fields
+  T max;                // largest finite value
+  T smallest;           // smallest positive value (used for formats without subnormals)
+  float overflow;       // what finite values beyond max become
+  float infinity;       // what infinity becomes
 };
 
 // What rounding to a fixed-point format needs.
@@ -143,16 +147,23 @@ struct FixedRounder {
 template <typename T>
 LOWPREC_HD FloatRounder<T> MakeFloatRounder(const FloatFormat& f, Rounding rounding) {
   using C = Carrier<T>;
+  using UInt = typename C::UInt;
+  constexpr UInt kFields = C::kInf;
+  const float max = FloatFromCode(f, FloatMaxCode(f));
   FloatRounder<T> r;
-  r.min_exponent = FloatMinExponent(f) + C::kBias;
-  r.normal_shift = C::kMantissaBits - f.mantissa_bits;
-  r.max_bits = ToBits<T>(static_cast<T>(FloatFromCode(f, FloatMaxCode(f))));
-  const uint32_t min_code = f.specials == Specials::kDlfloat ? 1u : 1u << f.mantissa_bits;
-  r.min_bits = ToBits<T>(static_cast<T>(FloatFromCode(f, min_code)));
-  const typename C::UInt nan = C::kInf + 1;
-  const bool clips = f.saturate || f.specials == Specials::kFinite;
-  r.inf_bits = clips ? r.max_bits : (f.specials == Specials::kIeee ? C::kInf : nan);
-  r.overflow_bits = rounding == Rounding::kTowardZero ? r.max_bits : r.inf_bits;
+  r.min_field = static_cast<UInt>(FloatMinExponent(f) + C::kBias) << C::kMantissaBits;
+  r.max = static_cast<T>(max);
+  r.max_field = ToBits<T>(r.max) & kFields;
+  r.mantissa_field = static_cast<UInt>(f.mantissa_bits) << C::kMantissaBits;
+  const uint32_t smallest_code = f.specials == Specials::kDlfloat ? 1u : 1u << f.mantissa_bits;
+  r.smallest = static_cast<T>(FloatFromCode(f, smallest_code));
+  if (f.saturate || f.specials == Specials::kFinite) {
+    r.infinity = max;
+  } else {
+    r.infinity = FromBits<float>(f.specials == Specials::kIeee ? Carrier<float>::kInf
+                                                               : kCanonicalNan);
+  }
+  r.overflow = rounding == Rounding::kTowardZero ? max : r.infinity;
   return r;
 }
 

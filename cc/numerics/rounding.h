@@ -16,7 +16,6 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
-constexpr uint32_t kCanonicalNan = 0x7FC00000u;
 constexpr int kRandomBits = 24;
 
 // Overloads rather than std:: templates, so that the compiler inlines one instruction each.
@@ -29,34 +28,28 @@ LOWPREC_HD double NearestEven(double x) { return rint(x); }
 
 // condition ? yes : no as bit operations: the compiler turns it into a vector blend, where it would
 // keep a branch for the operator, and then not vectorize the loop.
-template <typename UInt>
-LOWPREC_HD UInt Select(bool condition, UInt yes, UInt no) {
-  return no ^ ((yes ^ no) & (UInt{0} - static_cast<UInt>(condition)));
+LOWPREC_HD float Select(bool condition, float yes, float no) {
+  const uint32_t mask = 0u - static_cast<uint32_t>(condition);
+  return FromBits<float>((ToBits<float>(yes) & mask) | (ToBits<float>(no) & ~mask));
 }
 
-// round(significand / 2^shift) for a magnitude, 0 <= shift < width of UInt.
-template <Rounding kRounding, typename UInt>
-LOWPREC_HD UInt RoundShift(UInt significand, UInt shift, bool negative, uint32_t random) {
-  const UInt one = 1;
-  const UInt mask = (one << shift) - 1;
+// y to an integer. y is a float whose last bit is worth at most 1.
+template <Rounding kRounding, typename T>
+LOWPREC_HD T RoundToInteger(T y, uint32_t random) {
   if constexpr (kRounding == Rounding::kNearestEven) {
-    const UInt odd = (significand >> shift) & mask & one;  // mask: no rounding at shift 0
-    return (significand + (mask >> 1) + odd) >> shift;
+    return NearestEven(y);
   } else if constexpr (kRounding == Rounding::kNearestUp) {
-    const UInt half = (one << shift) >> 1;  // 0 at shift 0
-    return (significand + half - (static_cast<UInt>(negative) & mask & one)) >> shift;
+    // y - floor(y) is exact except for tiny negative y, where it still compares right with 1/2.
+    const T down = Floor(y);
+    return down + (y - down >= static_cast<T>(0.5) ? static_cast<T>(1) : static_cast<T>(0));
   } else if constexpr (kRounding == Rounding::kStochastic) {
-    const UInt fraction = significand & mask;
-    UInt fraction24;
-    if constexpr (sizeof(UInt) == 4) {
-      fraction24 = fraction << (kRandomBits - shift);  // a float's shift is at most 24
-    } else {
-      const UInt far = Select<UInt>(shift > kRandomBits, shift - kRandomBits, 0);
-      fraction24 = (fraction >> far) << (kRandomBits + far - shift);
-    }
-    return (significand >> shift) + ((fraction24 + random) >> kRandomBits);
+    // floor(y + r 2^-24) with y = whole + part; |part| < 1 has y's sign and is exact.
+    const T whole = Truncate(y);
+    const T part = Floor((y - whole) * static_cast<T>(1 << kRandomBits));
+    const int32_t sum = static_cast<int32_t>(part) + static_cast<int32_t>(random);
+    return whole + static_cast<T>(sum >> kRandomBits);
   } else {
-    return significand >> shift;
+    return Truncate(y);
   }
 }
 
@@ -86,55 +79,68 @@ LOWPREC_HD bool RoundsUpToSmallest(uint64_t significand, uint64_t min_significan
   }
 }
 
-// x rounded to a float format. kGapAtZero: the format has no subnormals.
-template <Rounding kRounding, bool kGapAtZero, typename T>
+// x rounded to a float format.
+//   kGapAtZero:    the format has no subnormals.
+//   kWideExponent: it may have 8 exponent bits, so that a float carrier has to be brought away from
+//                  the ends of its range first. A double never has to.
+//
+// With q the format's quantum at x, x / q is scaled exactly, since q is a power of two, and at most
+// 2^(m+1): one rounding to an integer does it, and the product with q is a float32 again.
+template <Rounding kRounding, bool kGapAtZero, bool kWideExponent = true, typename T>
 LOWPREC_HD float RoundToFloat(T x, const FloatRounder<T>& f, uint32_t random) {
   using C = Carrier<T>;
   using UInt = typename C::UInt;
   constexpr UInt kOne = 1;
-  constexpr int kSignificandBits = C::kMantissaBits + 1;
+  constexpr UInt kSignBit = kOne << (sizeof(T) * 8 - 1);
+  constexpr UInt kTopField = static_cast<UInt>(2 * C::kBias) << C::kMantissaBits;  // of 2^bias
   const UInt bits = ToBits<T>(x);
-  const UInt sign_bit = kOne << (sizeof(T) * 8 - 1);
-  const UInt magnitude = bits & ~sign_bit;
-  const bool negative = (bits & sign_bit) != 0;
+  const UInt magnitude = bits & ~kSignBit;
+  const UInt x_field = magnitude & C::kInf;
+  UInt field = x_field > f.min_field ? x_field : f.min_field;
 
-  const int32_t field = static_cast<int32_t>(magnitude >> C::kMantissaBits);
-  const int32_t exponent = field > 1 ? field : 1;
-  constexpr UInt kHidden = kOne << C::kMantissaBits;
-  const UInt significand = (magnitude & (kHidden - 1)) | (static_cast<UInt>(field > 0) * kHidden);
+  // Floats are rounded by magnitude, but NEAREST_UP looks at the sign.
+  T y = kRounding == Rounding::kStochastic ? FromBits<T>(magnitude) : x;
+  constexpr bool kShift = kWideExponent && sizeof(T) == 4;
+  constexpr UInt kStep = UInt{64} << C::kMantissaBits;
+  const bool low = field < (UInt{128} << C::kMantissaBits);
+  if constexpr (kShift) {
+    y *= Select(low, 0x1p64f, 0x1p-64f);
+    field += low ? kStep : UInt{0} - kStep;
+  }
+  const T per_quantum = FromBits<T>(kTopField - field + f.mantissa_field);
+  const T quantum = FromBits<T>(field - f.mantissa_field);
+  // NaN and what overflows anyway is kept from the conversion to an integer inside.
+  y *= per_quantum;
+  const T limit = static_cast<T>(1 << 25);
+  y = y < limit ? y : limit;
+  T result = RoundToInteger<kRounding>(y, random) * quantum;
+  if constexpr (kShift) result *= Select(low, 0x1p-64f, 0x1p64f);
+  T rounded = FromBits<T>(ToBits<T>(result) & ~kSignBit);
 
-  // |x| = significand * 2^(exponent - const); the format's quantum there is 2^shift of its units.
-  const int32_t below = f.min_exponent - exponent;
-  int32_t shift = f.normal_shift + (below > 0 ? below : 0);
-  // A shift beyond the significand leaves 0 or 1: move the excess into the exponent. The bits that
-  // this cuts decide nothing (nearest: |x| is under half a quantum either way).
-  int32_t excess = shift - kSignificandBits;
-  excess = excess < 0 ? 0 : excess;
-  shift -= excess;
-  const int32_t last = static_cast<int32_t>(sizeof(T) * 8 - 1);
-  const UInt cut = significand >> static_cast<UInt>(excess < last ? excess : last);
-  const UInt quotient =
-      RoundShift<kRounding, UInt>(cut, static_cast<UInt>(shift), negative, random);
-  // A significand carries its leading bit into the exponent field by addition.
-  UInt result = (static_cast<UInt>(exponent + excess - 1) << C::kMantissaBits) +
-                (quotient << static_cast<UInt>(shift));
-  result = Select<UInt>(quotient == 0, 0, result);
-
+  const bool negative = (bits & kSignBit) != 0;
   if constexpr (kGapAtZero) {
-    // The smallest value of such formats is a normal number in every carrier.
-    const int32_t min_field = static_cast<int32_t>(f.min_bits >> C::kMantissaBits);
-    const UInt min_significand = (f.min_bits & (kHidden - 1)) | kHidden;
-    const bool in_gap = magnitude < f.min_bits;
-    const bool up = RoundsUpToSmallest<kRounding, T>(
-        significand, min_significand, in_gap ? min_field - exponent : 0, negative, random);
-    result = Select<UInt>(in_gap, Select<UInt>(up, f.min_bits, 0), result);
+    constexpr UInt kHidden = kOne << C::kMantissaBits;
+    const UInt smallest = ToBits<T>(f.smallest);
+    const bool in_gap = magnitude < smallest;
+    const int32_t exponent = static_cast<int32_t>(x_field >> C::kMantissaBits);
+    const UInt significand =
+        (magnitude & (kHidden - 1)) | (static_cast<UInt>(exponent > 0) * kHidden);
+    const int32_t up = static_cast<int32_t>(smallest >> C::kMantissaBits) -
+                       (exponent > 1 ? exponent : 1);
+    const bool goes_up = RoundsUpToSmallest<kRounding, T>(
+        significand, (smallest & (kHidden - 1)) | kHidden, in_gap ? up : 0, negative, random);
+    const T gap = goes_up ? f.smallest : static_cast<T>(0);
+    rounded = in_gap ? gap : rounded;
   }
 
-  const UInt beyond = Select<UInt>(magnitude == C::kInf, f.inf_bits, f.overflow_bits);
-  result = Select<UInt>(result > f.max_bits, beyond, result);
-  const float value = static_cast<float>(FromBits<T>(result | (bits & sign_bit)));
-  const bool nan = (magnitude > C::kInf) | (result > C::kInf);
-  return FromBits<float>(Select<uint32_t>(nan, kCanonicalNan, ToBits<float>(value)));
+  const float value = static_cast<float>(rounded);
+  const bool beyond = (rounded > f.max) | (x_field > f.max_field);
+  const float edge = Select(magnitude == C::kInf, f.infinity, f.overflow);
+  const float magnitude32 = Select(beyond, edge, value);
+  const float sign = FromBits<float>(static_cast<uint32_t>(negative) << 31);
+  const float with_sign = FromBits<float>(ToBits<float>(magnitude32) | ToBits<float>(sign));
+  const bool nan = (magnitude > C::kInf) | (magnitude32 != magnitude32);
+  return Select(nan, FromBits<float>(kCanonicalNan), with_sign);
 }
 
 // x rounded to a fixed-point format; saturates.
@@ -142,30 +148,14 @@ template <Rounding kRounding, typename T>
 LOWPREC_HD float RoundToFixed(T x, const FixedRounder<T>& f, uint32_t random) {
   // Scaling by 2^FL is exact (or overflows to inf, which the clamp takes), and clamping first gives
   // the same as clamping last, since both ends lie on the grid and rounding is monotone.
+  // A NaN becomes the lowest value here: it must not reach the conversion to an integer below.
   T y = x * f.scale;
-  y = y < f.lowest ? f.lowest : y;
-  y = y > f.highest ? f.highest : y;
-  T rounded;
-  if constexpr (kRounding == Rounding::kNearestEven) {
-    rounded = NearestEven(y);
-  } else if constexpr (kRounding == Rounding::kNearestUp) {
-    // y - floor(y) is exact except for tiny negative y, where it still compares right with 1/2.
-    const T down = Floor(y);
-    rounded = down + (y - down >= static_cast<T>(0.5) ? static_cast<T>(1) : static_cast<T>(0));
-  } else if constexpr (kRounding == Rounding::kStochastic) {
-    // floor(y + r 2^-24) with y = whole + part; |part| < 1 has y's sign and is exact.
-    const T whole = Truncate(y);
-    const T part = Floor((y - whole) * static_cast<T>(1 << kRandomBits));
-    // NaN never reaches the integer conversion: it would be undefined behaviour.
-    const int32_t part24 = static_cast<int32_t>(y == y ? part : static_cast<T>(0));
-    const int32_t carry = (part24 + static_cast<int32_t>(random)) >> kRandomBits;
-    rounded = whole + static_cast<T>(carry);
-  } else {
-    rounded = Truncate(y);
-  }
-  // + 0 turns -0 into the format's one zero.
-  const float value = static_cast<float>(rounded) * f.unit + 0.0f;
-  return x == x ? value : FromBits<float>(kCanonicalNan);
+  y = y > f.lowest ? y : f.lowest;
+  y = y < f.highest ? y : f.highest;
+  // + 0: the format has one zero, not -0.
+  const T rounded = RoundToInteger<kRounding>(y, random) + static_cast<T>(0);
+  const float value = static_cast<float>(rounded) * f.unit;
+  return Select(x == x, value, FromBits<float>(kCanonicalNan));
 }
 
 // The straight-through gradient of rounding x: dy within the format's range, 0 beyond. A NaN in x
