@@ -12,7 +12,7 @@ SOURCES := $(shell find cc build_deps third_party -type f -not -name '*.pyc') \
 PYTHON_SOURCES := tf_lowprec tests benchmarks examples setup.py
 CC_SOURCES = $(shell find cc tests/cc -name '*.cc' -o -name '*.h')
 
-.PHONY: demo test build lint format sanitize cc-test clean help
+.PHONY: demo test test-addons build lint format sanitize cc-test clean help
 
 demo: tf_lowprec/_ops.so ## train MNIST in fixed point: EPOCHS=3 RESULTS=results
 	@$(VENV)/python examples/demo.py --epochs $(EPOCHS) --results $(RESULTS)
@@ -20,11 +20,20 @@ demo: tf_lowprec/_ops.so ## train MNIST in fixed point: EPOCHS=3 RESULTS=results
 test: tf_lowprec/_ops.so cc-test ## run the C++ and Python tests
 	$(VENV)/python -m pytest $(PYTEST_ARGS)
 
+test-addons: .venv-addons/installed ## the same with TensorFlow 2.15 and tensorflow-addons
+	@# pytest, not python -m pytest: the installed package is meant, not the source tree.
+	$(CURDIR)/.venv-addons/bin/pytest -o pythonpath=tests $(PYTEST_ARGS)
+
 build: tf_lowprec/_ops.so ## set up and build the op library into tf_lowprec/
 
 # _ops.so is newer than all it is made of, or the set-up runs; it skips what is done.
 tf_lowprec/_ops.so: $(SOURCES) requirements/default.txt tools/setup.sh tools/build.sh
 	@tools/setup.sh
+	@touch $@
+
+.venv-addons/installed: $(SOURCES) $(shell find tf_lowprec -name '*.py' -not -name _build_info.py) \
+		setup.py pyproject.toml requirements/addons.txt tools/setup.sh tools/build.sh
+	@tools/setup.sh addons
 	@touch $@
 
 cc-test: tf_lowprec/_ops.so ## run the C++ tests
@@ -45,7 +54,7 @@ format: tf_lowprec/_ops.so ## rewrite the sources as lint wants them
 	$(VENV)/clang-format -i $(CC_SOURCES)
 
 clean: ## remove what was built (not .venv, not results)
-	rm -rf build dist *.egg-info tf_lowprec/_ops.so tf_lowprec/_build_info.py
+	rm -rf .venv-addons/installed build dist *.egg-info tf_lowprec/_ops.so tf_lowprec/_build_info.py
 	-"$$(tools/bazel.sh)" clean
 
 help: ## this list

@@ -1,5 +1,6 @@
 """Two logical CPUs, so that two-replica tests run anywhere, and the ways to call a function."""
 
+import functools
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -13,14 +14,20 @@ tf.config.set_logical_device_configuration(
 )
 
 
-@pytest.fixture
-def two_replicas():
-    """A MirroredStrategy over two logical CPUs."""
+@functools.cache
+def _strategy():
+    # One for all tests: collectives of several strategies in one process get mixed up.
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
+@pytest.fixture
+def two_replicas():
+    """A MirroredStrategy over two logical CPUs."""
+    return _strategy()
+
+
 def _in_replicas(function):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = _strategy()
 
     def call(*args):
         results = strategy.run(tf.function(function), args)

@@ -1,9 +1,9 @@
 """Accumulator, Gemm and Policy: values, their checks and their serialization."""
 
 import pytest
-import tensorflow as tf
 
 import tf_lowprec as lp
+from tf_lowprec._keras import deserialize_keras_object, serialize_keras_object
 from tf_lowprec.precision import span_bits
 
 Q16 = lp.FixedPointFormat(2, 14)
@@ -94,7 +94,7 @@ def test_float32_policy_is_native():
     ids=["accumulator", "gemm", "float32", "fixed_point"],
 )
 def test_values_survive_serialization_and_hash(value):
-    again = tf.keras.utils.deserialize_keras_object(tf.keras.utils.serialize_keras_object(value))
+    again = deserialize_keras_object(serialize_keras_object(value))
     assert again == value
     assert hash(again) == hash(value)
 

@@ -1,11 +1,21 @@
 #!/usr/bin/env bash
-# Sets up this source tree on a fresh Debian or Ubuntu machine: system packages, .venv, the build.
-# Each step is skipped where it is done already. `make` calls it; PYTHON=… chooses the interpreter.
+# Sets up this source tree on a fresh Debian or Ubuntu machine: system packages, a virtual
+# environment, the build. Each step is skipped where it is done already. `make` calls it.
+# usage: [PYTHON=python3.11] tools/setup.sh [default|addons]
+#   default: .venv with the current TensorFlow; the source tree is importable there.
+#   addons:  .venv-addons with TensorFlow 2.15 and tensorflow-addons; tf_lowprec is installed there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+leg=${1:-default}
+case $leg in
+  default) venv=.venv ;;
+  addons) venv=.venv-addons ;;
+  *) fail "leg '$leg' must be default or addons" ;;
+esac
 
 python=${PYTHON:-}
 if [ -z "$python" ]; then
@@ -28,7 +38,7 @@ fi
 [ -e /usr/include/gtest/gtest.h ] || missing+=(libgtest-dev)
 if [ -z "$python" ]; then
   missing+=(python3.11 python3.11-venv)
-elif [ ! -x .venv/bin/python ] && ! "$python" -c 'import ensurepip' 2>/dev/null; then
+elif [ ! -x $venv/bin/python ] && ! "$python" -c 'import ensurepip' 2>/dev/null; then
   missing+=(python3.11-venv)
 fi
 
@@ -66,17 +76,26 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 # --- the virtual environment ---------------------------------------------------------------------
-stamp=.venv/requirements.txt
-if ! cmp -s requirements/default.txt "$stamp"; then
-  say "installing Python packages into .venv (TensorFlow is 600 MB: this takes a minute or two)"
-  [ -x .venv/bin/python ] || "$python" -m venv .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/default.txt >&2
-  # The source tree itself is importable from anywhere in this environment.
-  site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  pwd > "$site/tf_lowprec-source.pth"
-  cp requirements/default.txt "$stamp"
+stamp=$venv/requirements.txt
+if ! cmp -s "requirements/$leg.txt" "$stamp"; then
+  say "installing Python packages into $venv (TensorFlow is 600 MB: this takes a minute or two)"
+  [ -x $venv/bin/python ] || "$python" -m venv $venv
+  $venv/bin/python -m pip install --quiet --disable-pip-version-check -r "requirements/$leg.txt" >&2
+  if [ "$leg" = default ]; then
+    # The source tree itself is importable from anywhere in this environment.
+    site=$($venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    pwd > "$site/tf_lowprec-source.pth"
+  fi
+  cp "requirements/$leg.txt" "$stamp"
 fi
 
 # --- the op library ------------------------------------------------------------------------------
-say "building the op library with Bazel"
-tools/build.sh .venv/bin/python tf_lowprec
+say "building the op library with Bazel for $venv"
+if [ "$leg" = default ]; then
+  tools/build.sh $venv/bin/python tf_lowprec
+else
+  # Installed as users install it. The other leg's library stays in the source tree.
+  tools=$PWD/.tools/node_modules/.bin
+  PATH=$PATH:$tools $venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --no-deps --no-build-isolation --force-reinstall . >&2
+fi

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import tf_lowprec
+
+PACKAGE = pathlib.Path(tf_lowprec.__file__).resolve().parents[1]
 SCRIPT = pathlib.Path(__file__).with_name("quantize_digest.py")
 
 
@@ -25,7 +27,7 @@ def digest(isa, threads):
     """What quantize_digest.py prints in a process of its own."""
     if not NEEDS[isa] <= cpu_flags():
         pytest.skip(f"{platform.machine()} CPU without {isa}")
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(PACKAGE), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "TF_LOWPREC_ISA": isa, "PYTHONPATH": paths}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(threads)], env=environment, capture_output=True, text=True

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tf_lowprec._keras import KERAS_3, deserialize_keras_object, serialize_keras_object
 from tf_lowprec.layers.seed_state import make_seed_state, next_seed
 from tf_lowprec.ops.bias import add_bias
 from tf_lowprec.ops.errors import round_error
@@ -65,7 +66,7 @@ class PrecisionLayer:
 
     def add_weight(self, *args, **kwargs):
         if not self.precision.is_native:
-            kwargs["autocast" if hasattr(tf.keras, "random") else "experimental_autocast"] = False
+            kwargs["autocast" if KERAS_3 else "experimental_autocast"] = False
         format = self.precision.weights
         if format is not None and kwargs.get("initializer") is not None:
             kwargs["initializer"] = OnGrid(kwargs["initializer"], format)
@@ -94,7 +95,7 @@ class PrecisionLayer:
 
     def get_config(self):
         config = super().get_config()
-        config["precision"] = tf.keras.utils.serialize_keras_object(self.precision)
+        config["precision"] = serialize_keras_object(self.precision)
         config["seed"] = self.seed
         return config
 
@@ -102,5 +103,5 @@ class PrecisionLayer:
     def from_config(cls, config):
         config = dict(config)
         if isinstance(config.get("precision"), dict):
-            config["precision"] = tf.keras.utils.deserialize_keras_object(config["precision"])
+            config["precision"] = deserialize_keras_object(config["precision"])
         return super().from_config(config)

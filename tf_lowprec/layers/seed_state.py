@@ -4,6 +4,18 @@ import random
 
 import tensorflow as tf
 
+from tf_lowprec._keras import KERAS_3
+
+
+class _Generator(tf.__internal__.tracking.AutoTrackable):
+    """A tf.random.Generator that Keras 2 saves without counting it among a layer's weights."""
+
+    def __init__(self, seed):
+        self.generator = tf.random.Generator.from_seed(seed, alg="philox")
+
+    def next(self):
+        return self.generator.make_seeds(1)[:, 0]
+
 
 def make_seed_state(seed):
     """An object that Keras tracks, with which `next_seed` draws.
@@ -17,13 +29,9 @@ def make_seed_state(seed):
     """
     if seed is None:
         seed = random.randint(1, 2**31 - 1)
-    if hasattr(tf.keras, "random"):  # Keras 3
-        return tf.keras.random.SeedGenerator(seed)
-    return tf.random.Generator.from_seed(seed, alg="philox")
+    return tf.keras.random.SeedGenerator(seed) if KERAS_3 else _Generator(seed)
 
 
 def next_seed(state):
     """The next seed of `state`: an int64 tensor of shape [2]."""
-    if isinstance(state, tf.random.Generator):
-        return state.make_seeds(1)[:, 0]
     return tf.cast(state.next(), tf.int64)

@@ -1,0 +1,129 @@
+"""LowPrecision around an optimizer of Keras 3."""
+
+import tensorflow as tf
+
+from tf_lowprec.optimizers.update import Update, check_inner, parse_config
+
+
+def _tf_variable(variable):
+    """The tf.Variable inside a Keras 3 variable; any other as it is."""
+    value = getattr(variable, "value", None)
+    return variable if value is None or callable(value) else value
+
+
+class LowPrecision(tf.keras.optimizers.Optimizer):
+    # The docstring is in low_precision.py.
+
+    def __init__(
+        self, optimizer, format, rounding="stochastic", slot_format=None, seed=None, name=None
+    ):
+        optimizer = check_inner(optimizer, LowPrecision)
+        update = Update.of(format, rounding, slot_format, seed)
+        # Nothing of the base class' own state is used: learning rate and iterations are inside.
+        super().__init__(learning_rate=0.0, name=name or f"low_precision_{optimizer.name}")
+        self.inner_optimizer, self.update = optimizer, update
+        self._slot_indices = {}
+        # Keras's optimizers write weights and slots through these three methods.
+        optimizer.assign = self._assign
+        optimizer.assign_add = lambda variable, value: self._step(variable, value, 1)
+        optimizer.assign_sub = lambda variable, value: self._step(variable, value, -1)
+        optimizer._apply_weight_decay = self._apply_weight_decay
+
+    def _index(self, variable):
+        """(whether it is a weight, its index)."""
+        key = self.inner_optimizer._var_key(variable)
+        weights = self.inner_optimizer._trainable_variables_indices
+        if key in weights:
+            return True, weights[key]
+        if key not in self._slot_indices:
+            self._slot_indices = {
+                self.inner_optimizer._var_key(v): i
+                for i, v in enumerate(self.inner_optimizer.variables)
+            }
+        return False, self._slot_indices[key]
+
+    def _write(self, variable, value):
+        _tf_variable(variable).assign(tf.cast(value, variable.dtype))
+
+    def _step(self, variable, value, sign):
+        step = sign * tf.cast(tf.convert_to_tensor(value), tf.float32)  # IndexedSlices: dense
+        is_weight, index = self._index(variable)
+        old = tf.convert_to_tensor(variable)
+        if is_weight:
+            self._write(variable, self.update.weight(old, step, self.iterations, index))
+        else:
+            self._assign(variable, old + step)
+
+    def _assign(self, variable, value):
+        is_weight, index = self._index(variable)
+        value = tf.convert_to_tensor(value)
+        if is_weight:
+            self._step(variable, value - tf.convert_to_tensor(variable), 1)
+        elif self.update.rounds_slot(value):
+            self._write(variable, self.update.slot(value, self.iterations, index))
+        else:
+            self._write(variable, value)
+
+    def _apply_weight_decay(self, variables):
+        inner = self.inner_optimizer
+        if inner.weight_decay is None:
+            return
+
+        def decay(variable):
+            if inner._use_weight_decay(variable):
+                rate = tf.cast(inner.learning_rate, variable.dtype) * inner.weight_decay
+                self._step(variable, variable * rate, -1)
+
+        def update(strategy, variables):
+            for variable in variables:
+                strategy.extended.update(_tf_variable(variable), decay, group=False)
+
+        strategy = inner._distribution_strategy
+        tf.__internal__.distribute.interim.maybe_merge_call(update, strategy, variables)
+
+    # A Keras optimizer around another, as keras.optimizers.LossScaleOptimizer is one.
+
+    def build(self, variables):
+        if not self.inner_optimizer.built:
+            self.inner_optimizer.build(variables)
+        super().build(variables)
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            self.build(trainable_variables)
+        self.inner_optimizer.apply(grads, trainable_variables)
+
+    @property
+    def variables(self):
+        return self.inner_optimizer.variables
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self.inner_optimizer.learning_rate = value
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def get_config(self):
+        inner = tf.keras.optimizers.serialize(self.inner_optimizer)
+        return {"optimizer": inner, "name": self.name, **self.update.get_config()}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(
+            **parse_config(
+                config,
+                lambda c: tf.keras.optimizers.deserialize(c, custom_objects=custom_objects),
+            )
+        )

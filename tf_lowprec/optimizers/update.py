@@ -1,0 +1,85 @@
+"""The arithmetic of a low-precision weight update, apart from any optimizer."""
+
+import dataclasses
+import random
+
+import tensorflow as tf
+
+from tf_lowprec import formats
+from tf_lowprec.formats import Rounding
+from tf_lowprec.ops.quantize import round_to
+from tf_lowprec.ops.streams import Stream
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """``w <- Q(w + Q(step))`` and ``slot <- Q(slot)`` with their formats and seed.
+
+    Random numbers are a function of (seed, iteration, index of the variable) and of nothing else.
+    """
+
+    format: object
+    rounding: Rounding
+    slot_format: object
+    seed: int
+
+    @classmethod
+    def of(cls, format, rounding, slot_format, seed):
+        """Checks the arguments of LowPrecision."""
+        formats.check_format(format)
+        formats.check_format(slot_format, "slot_format", optional=True)
+        if seed is None:
+            seed = random.randint(1, 2**31 - 1)
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ValueError(f"seed = {seed!r} must be an integer or None")
+        return cls(format, Rounding.of(rounding), slot_format, seed)
+
+    def _round(self, value, format, iteration, stream):
+        seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(iteration, tf.int64)])
+        return round_to(value, format, self.rounding, seed, stream)
+
+    def weight(self, old, step, iteration, index):
+        """Q(old + Q(step)): float32."""
+        step = self._round(step, self.format, iteration, Stream.STEP.of(index))
+        if isinstance(self.format, formats.FixedPointFormat):
+            # Both lie on one grid of at most 24 bits: their sum is exact.
+            total = tf.clip_by_value(old, self.format.min, self.format.max) + step
+        else:
+            total = tf.cast(old, tf.float64) + tf.cast(step, tf.float64)
+        return self._round(total, self.format, iteration, Stream.WEIGHT_UPDATE.of(index))
+
+    def rounds_slot(self, slot):
+        """Whether slots of this kind are rounded: counters and rates are not."""
+        return self.slot_format is not None and slot.dtype.is_floating and slot.shape.rank != 0
+
+    def slot(self, value, iteration, index):
+        """Q(value) in the slots' format."""
+        return self._round(value, self.slot_format, iteration, Stream.SLOT.of(index))
+
+    def get_config(self):
+        return {
+            "format": self.format.spec,
+            "rounding": self.rounding.value,
+            "slot_format": None if self.slot_format is None else self.slot_format.spec,
+            "seed": self.seed,
+        }
+
+
+def check_inner(optimizer, wrapper):
+    """`optimizer` as an object, if LowPrecision can be put around it."""
+    optimizer = tf.keras.optimizers.get(optimizer)
+    if isinstance(optimizer, wrapper):
+        raise ValueError("optimizer is a LowPrecision already: wrap the one inside it")
+    if getattr(optimizer, "use_ema", False):
+        raise ValueError("optimizer.use_ema = True must be False: averages leave the grid")
+    return optimizer
+
+
+def parse_config(config, deserialize):
+    """LowPrecision's arguments from its get_config()."""
+    config = dict(config)
+    config["optimizer"] = deserialize(config["optimizer"])
+    for name in ("format", "slot_format"):
+        if config[name] is not None:
+            config[name] = formats.parse_spec(config[name])
+    return config
