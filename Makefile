@@ -12,7 +12,7 @@ SOURCES := $(shell find cc build_deps third_party -type f -not -name '*.pyc') \
 PYTHON_SOURCES := tf_lowprec tests benchmarks examples setup.py
 CC_SOURCES = $(shell find cc tests/cc -name '*.cc' -o -name '*.h')
 
-.PHONY: demo test test-addons build lint format sanitize cc-test clean help
+.PHONY: demo test test-addons test-legacy-keras build lint format sanitize cc-test clean help
 
 demo: tf_lowprec/_ops.so ## train MNIST in fixed point: EPOCHS=3 RESULTS=results
 	@$(VENV)/python examples/demo.py --epochs $(EPOCHS) --results $(RESULTS)
@@ -23,6 +23,11 @@ test: tf_lowprec/_ops.so cc-test ## run the C++ and Python tests
 test-addons: .venv-addons/installed ## the same with TensorFlow 2.15 and tensorflow-addons
 	@# pytest, not python -m pytest: the installed package is meant, not the source tree.
 	$(CURDIR)/.venv-addons/bin/pytest -o pythonpath=tests $(PYTEST_ARGS)
+
+test-legacy-keras: tf_lowprec/_ops.so ## what depends on Keras, under TF_USE_LEGACY_KERAS=1
+	TF_USE_LEGACY_KERAS=1 $(VENV)/python -m pytest tests/layers tests/optimizers tests/models \
+		tests/test_precision.py tests/test_formats.py tests/test_export.py tests/test_demo.py \
+		$(PYTEST_ARGS)
 
 build: tf_lowprec/_ops.so ## set up and build the op library into tf_lowprec/
 

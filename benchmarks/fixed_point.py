@@ -143,7 +143,7 @@ def policy_of(weights, outputs, rounding):
 def build(network, run, weights=None, outputs=None):
     """The compiled model of a run, its weights in `weights` (default: the run's)."""
     weights, outputs = weights or run.weights, outputs or run.outputs
-    # Two classical L2 readings exist; as in the paper's time, weight decay is added to the gradient.
+    # Weight decay is an L2 penalty, so a part of the gradient.
     optimizer = tf.keras.optimizers.SGD(network.learning_rate(0), momentum=network.momentum)
     precision = None
     if weights is not None:

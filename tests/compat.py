@@ -27,4 +27,3 @@ def slots(optimizer):
     """The optimizer's variables of the weights' shapes."""
     variables = optimizer.variables if KERAS_3 else optimizer.variables()
     return [v for v in variables if len(v.shape) > 0]
-

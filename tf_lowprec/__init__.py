@@ -5,6 +5,7 @@ Importing it registers its ops, their gradients and its Keras classes, so that S
 """
 
 from tf_lowprec import datasets, layers, models, optimizers
+from tf_lowprec.export import export_weights, import_weights
 from tf_lowprec.formats import (
     BF16,
     DLFLOAT16,
@@ -44,7 +45,9 @@ __all__ = [
     "Rounding",
     "conv2d",
     "datasets",
+    "export_weights",
     "from_bits",
+    "import_weights",
     "layers",
     "matmul",
     "models",

@@ -48,9 +48,9 @@ def small_model(optimizer, wrap=lambda layer: layer):
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 @pytest.mark.parametrize("strategy", ["one device", "two replicas"])
 def test_optimizer_learns_on_the_grid(make, strategy, two_replicas):
-    scope = two_replicas.scope() if strategy == "two replicas" else tf.distribute.get_strategy().scope()
+    chosen = two_replicas if strategy == "two replicas" else tf.distribute.get_strategy()
     x, y = data()
-    with scope:
+    with chosen.scope():
         model = small_model(lp.optimizers.LowPrecision(make(), Q16, seed=3))
     history = model.fit(x, y, batch_size=16, epochs=8, verbose=0).history["loss"]
     assert history[-1] < 0.7 * history[0]

@@ -36,7 +36,9 @@ class LowPrecision(tf.keras.optimizers.Optimizer):
             self.inner_optimizer.build(var_list)
         self._built = True
 
-    def apply_gradients(self, grads_and_vars, name=None, skip_gradients_aggregation=False, **kwargs):
+    def apply_gradients(
+        self, grads_and_vars, name=None, skip_gradients_aggregation=False, **kwargs
+    ):
         grads_and_vars = [(g, v) for g, v in grads_and_vars if g is not None]
         variables = [v for _, v in grads_and_vars]
         if not getattr(self, "_built", False):
@@ -63,9 +65,7 @@ class LowPrecision(tf.keras.optimizers.Optimizer):
             variable.assign(self.update.slot(tf.identity(variable), iteration, index))
 
         for index, (variable, value) in enumerate(zip(variables, old)):
-            strategy.extended.update(
-                variable, weight, args=(value, iteration, index), group=False
-            )
+            strategy.extended.update(variable, weight, args=(value, iteration, index), group=False)
         for index, variable in enumerate(self.inner_optimizer.variables()):
             if self.update.rounds_slot(variable):
                 strategy.extended.update(variable, slot, args=(iteration, index), group=False)
