@@ -11,7 +11,7 @@ else:
 
 LowPrecision.__module__ = __name__
 LowPrecision = tf.keras.utils.register_keras_serializable("tf_lowprec")(LowPrecision)
-LowPrecision.__doc__ = """Any Keras optimizer, its weights (and slots) kept in a low-precision format.
+LowPrecision.__doc__ = """Any Keras optimizer, with weights (and slots) in a low-precision format.
 
 Whenever the inner optimizer changes a weight w by a step s, here
 
