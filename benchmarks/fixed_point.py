@@ -19,6 +19,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
@@ -270,6 +271,7 @@ def report(name, network, trainings, folder, console):
     ticks = [0.5, 1, 2, 5, 10, 20, 50, 100]
     axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("test error, %")
     axes.set_title(f"{name}: 16-bit fixed point (dashed: to nearest)")
