@@ -1,10 +1,12 @@
 """lp.conv2d: a two-dimensional convolution with a precision for each of its three passes."""
 
+import functools
+
 import tensorflow as tf
 
 from tf_lowprec.ops import gemm
 from tf_lowprec.ops._library import ops
-from tf_lowprec.ops.quantize import as_float, round_to
+from tf_lowprec.ops.quantize import as_float
 from tf_lowprec.ops.seeds import as_seed
 from tf_lowprec.precision import Gemm, as_policy
 
@@ -153,30 +155,22 @@ def conv2d(x, filters, precision, strides=1, padding="SAME", dilations=1, groups
     if all(p.is_native for p in passes) and groups == 1 and dilations == [1, 1]:
         return geometry.forward(x, filters, wide=False)
     seed = as_seed(seed, needed=any(p.is_stochastic for p in passes))
-    forward = policy.forward
-    lhs, rhs = gemm.round_operands(x, filters, forward, seed, gemm.FORWARD)
-    product = gemm.accumulate(
-        tf.stop_gradient(lhs),
-        tf.stop_gradient(rhs),
-        forward,
+    return gemm.forward(
+        x,
+        filters,
+        policy,
         geometry.forward,
         gemm.size(filters, 0, 1, 2),
+        seed,
+        functools.partial(
+            ops.lowprec_conv2d_passes,
+            strides=strides,
+            dilations=dilations,
+            padding=name,
+            explicit_paddings=explicit,
+            groups=groups,
+        ),
     )
-    product = ops.lowprec_conv2d_passes(
-        product=product,
-        lhs=lhs,
-        rhs=rhs,
-        seed=seed,
-        strides=strides,
-        dilations=dilations,
-        padding=name,
-        explicit_paddings=explicit,
-        groups=groups,
-        forward=forward.to_json(),
-        backward=policy.backward.to_json(),
-        gradient=policy.gradient.to_json(),
-    )
-    return round_to(product, forward.output, forward.rounding, seed, gemm.FORWARD[2])
 
 
 def _images(x, name):

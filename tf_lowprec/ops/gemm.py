@@ -53,6 +53,29 @@ def accumulate(lhs, rhs, gemm, product, length):
         return product(tf.identity(lhs), tf.identity(rhs), wide=True)
 
 
+def forward(lhs, rhs, policy, product, length, seed, passes):
+    """The FWD product as float32; its gradient is the BWD and GRAD products of the op `passes`.
+
+    Args:
+        product, length: as in `accumulate`.
+        passes: an op of cc/ops/passes.cc, but for the arguments given here: the identity, with a
+            registered gradient that reads the policy from its attributes.
+    """
+    gemm = policy.forward
+    lhs, rhs = round_operands(lhs, rhs, gemm, seed, FORWARD)
+    total = accumulate(tf.stop_gradient(lhs), tf.stop_gradient(rhs), gemm, product, length)
+    total = passes(
+        product=total,
+        lhs=lhs,
+        rhs=rhs,
+        seed=seed,
+        forward=gemm.to_json(),
+        backward=policy.backward.to_json(),
+        gradient=policy.gradient.to_json(),
+    )
+    return round_to(total, gemm.output, gemm.rounding, seed, FORWARD[2])
+
+
 def run(lhs, rhs, gemm, product, length, seed, streams):
     """round(accumulate(round(lhs), round(rhs))) as float32."""
     lhs, rhs = round_operands(lhs, rhs, gemm, seed, streams)

@@ -1,10 +1,12 @@
 """lp.matmul: a matrix product with a precision for each of its three passes."""
 
+import functools
+
 import tensorflow as tf
 
 from tf_lowprec.ops import gemm
 from tf_lowprec.ops._library import ops
-from tf_lowprec.ops.quantize import as_float, round_to
+from tf_lowprec.ops.quantize import as_float
 from tf_lowprec.ops.seeds import as_seed
 from tf_lowprec.ops.wide_matmul import wide_matmul
 from tf_lowprec.precision import Gemm, as_policy
@@ -64,29 +66,17 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None):
 
 
 def _matmul(a, b, policy, transpose_a, transpose_b, seed):
-    forward = policy.forward
-    lhs, rhs = gemm.round_operands(a, b, forward, seed, gemm.FORWARD)
-    product = gemm.accumulate(
-        tf.stop_gradient(lhs),
-        tf.stop_gradient(rhs),
-        forward,
-        lambda x, y, wide: _product(
-            x, y, transpose_a, transpose_b, (forward.lhs, forward.rhs) if wide else None
-        ),
-        gemm.size(lhs, -2 if transpose_a else -1),
+    formats = (policy.forward.lhs, policy.forward.rhs)
+    transposes = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    return gemm.forward(
+        a,
+        b,
+        policy,
+        lambda x, y, wide: _product(x, y, transpose_a, transpose_b, formats if wide else None),
+        gemm.size(a, -2 if transpose_a else -1),
+        seed,
+        functools.partial(ops.lowprec_mat_mul_passes, **transposes),
     )
-    product = ops.lowprec_mat_mul_passes(
-        product=product,
-        lhs=lhs,
-        rhs=rhs,
-        seed=seed,
-        transpose_a=transpose_a,
-        transpose_b=transpose_b,
-        forward=forward.to_json(),
-        backward=policy.backward.to_json(),
-        gradient=policy.gradient.to_json(),
-    )
-    return round_to(product, forward.output, forward.rounding, seed, gemm.FORWARD[2])
 
 
 def _product(x, y, transpose_x, transpose_y, formats):
