@@ -51,12 +51,12 @@ sanitize: tf_lowprec/_ops.so ## run the C++ tests under ASan and UBSan, the thre
 lint: tf_lowprec/_ops.so ## ruff, clang-format
 	$(VENV)/ruff check $(PYTHON_SOURCES)
 	$(VENV)/ruff format --check $(PYTHON_SOURCES)
-	$(VENV)/clang-format --dry-run -Werror $(CC_SOURCES)
+	@$(VENV)/clang-format --dry-run -Werror $(CC_SOURCES)
 
 format: tf_lowprec/_ops.so ## rewrite the sources as lint wants them
 	$(VENV)/ruff check --fix $(PYTHON_SOURCES)
 	$(VENV)/ruff format $(PYTHON_SOURCES)
-	$(VENV)/clang-format -i $(CC_SOURCES)
+	@$(VENV)/clang-format -i $(CC_SOURCES)
 
 clean: ## remove what was built (not .venv, not results)
 	rm -rf .venv-addons/installed build dist *.egg-info tf_lowprec/_ops.so tf_lowprec/_build_info.py

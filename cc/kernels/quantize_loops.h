@@ -30,7 +30,8 @@ inline void QuantizeRange(const QuantizeTask& task, const T* x, int64_t begin, i
     const PhiloxKey key = {task.seed[0], task.seed[1]};
     alignas(64) uint32_t words[kBlock];
     for (int64_t first = begin; first < end; first += kBlock) {
-      // Fetched while the random words are made: that keeps the core busy for too long to look ahead.
+      // Fetched while the random words are made: that keeps the core busy for too long to look
+      // ahead.
       for (int line = 0; line < kBlock; line += 16) {
         __builtin_prefetch(x + first + 2 * kBlock + line);
         __builtin_prefetch(y + first + 2 * kBlock + line, 1);

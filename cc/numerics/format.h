@@ -160,8 +160,8 @@ LOWPREC_HD FloatRounder<T> MakeFloatRounder(const FloatFormat& f, Rounding round
   if (f.saturate || f.specials == Specials::kFinite) {
     r.infinity = max;
   } else {
-    r.infinity = FromBits<float>(f.specials == Specials::kIeee ? Carrier<float>::kInf
-                                                               : kCanonicalNan);
+    r.infinity =
+        FromBits<float>(f.specials == Specials::kIeee ? Carrier<float>::kInf : kCanonicalNan);
   }
   r.overflow = rounding == Rounding::kTowardZero ? max : r.infinity;
   return r;

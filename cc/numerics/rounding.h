@@ -125,8 +125,8 @@ LOWPREC_HD float RoundToFloat(T x, const FloatRounder<T>& f, uint32_t random) {
     const int32_t exponent = static_cast<int32_t>(x_field >> C::kMantissaBits);
     const UInt significand =
         (magnitude & (kHidden - 1)) | (static_cast<UInt>(exponent > 0) * kHidden);
-    const int32_t up = static_cast<int32_t>(smallest >> C::kMantissaBits) -
-                       (exponent > 1 ? exponent : 1);
+    const int32_t up =
+        static_cast<int32_t>(smallest >> C::kMantissaBits) - (exponent > 1 ? exponent : 1);
     const bool goes_up = RoundsUpToSmallest<kRounding, T>(
         significand, (smallest & (kHidden - 1)) | kHidden, in_gap ? up : 0, negative, random);
     const T gap = goes_up ? f.smallest : static_cast<T>(0);
