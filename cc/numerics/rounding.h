@@ -113,6 +113,8 @@ LOWPREC_HD float RoundToFloat(T x, const FloatRounder<T>& f, uint32_t random) {
   y *= per_quantum;
   const T limit = static_cast<T>(1 << 25);
   y = y < limit ? y : limit;
+  // Infinity times a scale that means nothing may be -inf, where m = 0.
+  if constexpr (kRounding == Rounding::kStochastic) y = y > 0 ? y : static_cast<T>(0);
   T result = RoundToInteger<kRounding>(y, random) * quantum;
   if constexpr (kShift) result *= Select(low, 0x1p-64f, 0x1p64f);
   T rounded = FromBits<T>(ToBits<T>(result) & ~kSignBit);

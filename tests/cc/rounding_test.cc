@@ -311,6 +311,15 @@ constexpr FloatFormat kE4M3Fn = {4, 3, Specials::kFn, false, true};
 constexpr FloatFormat kDlfloat = {6, 9, Specials::kDlfloat, false, false};
 constexpr FixedFormat kQ16 = {2, 14};
 
+// The scale of infinity means nothing where m = 0: it must not reach an integer (UBSan looks).
+TEST(RoundToFloat, InfinityIsDefinedWithoutMantissa) {
+  const FloatFormat format = {6, 0, Specials::kIeee, false, true};
+  const auto f = MakeFloatRounder<float>(format, Rounding::kStochastic);
+  const float inf = FromBits<float>(Carrier<float>::kInf);
+  EXPECT_EQ((RoundToFloat<Rounding::kStochastic, false, false>(inf, f, 1u)), inf);
+  EXPECT_EQ((RoundToFloat<Rounding::kStochastic, false, false>(-inf, f, 1u)), -inf);
+}
+
 TEST(RoundToFloat, TieGoesToTheEvenSignificand) {
   EXPECT_EQ(Fast(1.125f, kE5M2, Rounding::kNearestEven, 0), 1.0f);
   EXPECT_EQ(Fast(1.375f, kE5M2, Rounding::kNearestEven, 0), 1.5f);
