@@ -2,7 +2,7 @@
 // named in the error: on a GPU's graph they run on the host too.
 #include <string>
 
-#include "cc/kernels/denormals.h"
+#include "cc/kernels/float_mode.h"
 #include "cc/kernels/op_util.h"
 #include "cc/numerics/bits.h"
 #include "tensorflow/core/framework/op_kernel.h"

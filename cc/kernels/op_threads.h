@@ -4,7 +4,7 @@
 
 #include <functional>
 
-#include "cc/kernels/denormals.h"
+#include "cc/kernels/float_mode.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/util/work_sharder.h"
 

@@ -3,6 +3,11 @@
 #ifndef TF_LOWPREC_CC_KERNELS_OP_UTIL_H_
 #define TF_LOWPREC_CC_KERNELS_OP_UTIL_H_
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -33,6 +38,19 @@ inline absl::Status GetRounding(::tensorflow::OpKernelConstruction* ctx, Roundin
     return InvalidArgument("unknown rounding '", name, "'");
   }
   return absl::OkStatus();
+}
+
+// Asks the system to back a large, freshly allocated buffer with huge pages. TensorFlow takes such
+// buffers straight from the system, so that a kernel that only streams through memory spends most
+// of its time in page faults, of which 2 MiB pages need 512 times fewer.
+inline void PreferHugePages(void* data, int64_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t kHugePage = uintptr_t{1} << 21;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) & ~(kHugePage - 1);
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) & ~(kHugePage - 1);
+  // A hint: where it is refused, everything works as before.
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
 }
 
 }  // namespace tf_lowprec

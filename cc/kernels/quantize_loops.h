@@ -5,11 +5,16 @@
 
 #include <type_traits>
 
+#include "cc/kernels/float_mode.h"
 #include "cc/kernels/quantize.h"
 #include "cc/kernels/random_words.h"
 #include "cc/numerics/rounding.h"
 
 LOWPREC_BEGIN_NAMESPACE
+
+// Stochastic rounding runs in the round-down mode.
+template <Rounding kRounding>
+constexpr bool kRoundDown = kRounding == Rounding::kStochastic && kHasRoundDown;
 
 constexpr int kBlock = 256;  // elements whose random words are made at a time
 static_assert(kQuantizeGrain % kBlock == 0, "blocks must not straddle shards");
@@ -22,7 +27,10 @@ inline void QuantizeRange(const QuantizeTask& task, const T* x, int64_t begin, i
   if constexpr (kRounding != Rounding::kStochastic) {
 #pragma GCC ivdep
     for (int64_t i = begin; i < end; ++i) y[i] = round(x[i], 0u);
-  } else if (task.random_bits != nullptr) {
+    return;
+  }
+  const ScopedRoundDown round_down;
+  if (task.random_bits != nullptr) {
     const int32_t* r = task.random_bits;
 #pragma GCC ivdep
     for (int64_t i = begin; i < end; ++i) y[i] = round(x[i], static_cast<uint32_t>(r[i]));
@@ -57,25 +65,28 @@ inline void QuantizeAs(const QuantizeTask& task, const T* x, int64_t begin, int6
     const FixedRounder<T> f =
         MakeFixedRounder<T>(FixedFormat{task.integer_bits, task.fractional_bits});
     QuantizeRange<kRounding>(task, x, begin, end, [f](T value, uint32_t random) {
-      return RoundToFixed<kRounding>(value, f, random);
+      return RoundToFixed<kRounding, kRoundDown<kRounding>>(value, f, random);
     });
     return;
   }
   const FloatFormat format = {task.exponent_bits, task.mantissa_bits,
                               static_cast<Specials>(task.specials), task.saturate, task.subnormals};
   const FloatRounder<T> f = MakeFloatRounder<T>(format, kRounding);
-  const auto quantize = [&](auto gap, auto wide) {
+  const auto quantize = [&](auto gap, auto wide, auto few) {
     QuantizeRange<kRounding>(task, x, begin, end, [f](T value, uint32_t random) {
-      return RoundToFloat<kRounding, decltype(gap)::value, decltype(wide)::value>(value, f, random);
+      return RoundToFloat<kRounding, decltype(gap)::value, decltype(wide)::value,
+                          kRoundDown<kRounding>, decltype(few)::value>(value, f, random);
     });
   };
   using Yes = std::true_type;
   using No = std::false_type;
   const bool wide = task.exponent_bits == 8;
-  if (task.subnormals) {
-    wide ? quantize(No(), Yes()) : quantize(No(), No());
+  if (!task.subnormals) {
+    wide ? quantize(Yes(), Yes(), No()) : quantize(Yes(), No(), No());
+  } else if (task.mantissa_bits <= 22) {
+    wide ? quantize(No(), Yes(), Yes()) : quantize(No(), No(), Yes());
   } else {
-    wide ? quantize(Yes(), Yes()) : quantize(Yes(), No());
+    wide ? quantize(No(), Yes(), No()) : quantize(No(), No(), No());
   }
 }
 

@@ -99,6 +99,7 @@ class QuantizeCpuOp : public QuantizeOpBase<T> {
 
  protected:
   void Run(OpKernelContext* ctx, const QuantizeTask& task, int64_t n) override {
+    PreferHugePages(task.y, n * static_cast<int64_t>(sizeof(float)));
     for (int64_t i = 0; task.random_bits != nullptr && i < n; ++i) {
       OP_REQUIRES(ctx, task.random_bits[i] >= 0 && task.random_bits[i] < (1 << kRandomBits),
                   InvalidArgument("random_bits[", i, "] = ", task.random_bits[i],

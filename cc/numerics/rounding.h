@@ -6,7 +6,7 @@
 // floor(value + r * 2^-24). Bits of x below 2^-24 units cannot change that floor, since r is an
 // integer multiple of 2^-24, so they may be cut.
 //
-// Subnormal carriers need flush-to-zero and denormals-are-zero off (cc/kernels/denormals.h).
+// Subnormal carriers need flush-to-zero and denormals-are-zero off (cc/kernels/float_mode.h).
 #ifndef TF_LOWPREC_CC_NUMERICS_ROUNDING_H_
 #define TF_LOWPREC_CC_NUMERICS_ROUNDING_H_
 
@@ -33,8 +33,10 @@ LOWPREC_HD float Select(bool condition, float yes, float no) {
   return FromBits<float>((ToBits<float>(yes) & mask) | (ToBits<float>(no) & ~mask));
 }
 
-// y to an integer. y is a float whose last bit is worth at most 1.
-template <Rounding kRounding, typename T>
+// y to an integer. y is a float whose last bit is worth at most 1. With kRoundDown, the thread's
+// rounding mode is toward minus infinity, which makes stochastic rounding cheap: a sum rounded down
+// has the same floor as the exact sum, since integers are floats here.
+template <Rounding kRounding, bool kRoundDown, typename T>
 LOWPREC_HD T RoundToInteger(T y, uint32_t random) {
   if constexpr (kRounding == Rounding::kNearestEven) {
     return NearestEven(y);
@@ -42,6 +44,9 @@ LOWPREC_HD T RoundToInteger(T y, uint32_t random) {
     // y - floor(y) is exact except for tiny negative y, where it still compares right with 1/2.
     const T down = Floor(y);
     return down + (y - down >= static_cast<T>(0.5) ? static_cast<T>(1) : static_cast<T>(0));
+  } else if constexpr (kRounding == Rounding::kStochastic && kRoundDown) {
+    constexpr T kUnit = static_cast<T>(1) / (1 << kRandomBits);
+    return Floor(y + static_cast<T>(static_cast<int32_t>(random)) * kUnit);
   } else if constexpr (kRounding == Rounding::kStochastic) {
     // floor(y + r 2^-24) with y = whole + part; |part| < 1 has y's sign and is exact.
     const T whole = Truncate(y);
@@ -83,10 +88,13 @@ LOWPREC_HD bool RoundsUpToSmallest(uint64_t significand, uint64_t min_significan
 //   kGapAtZero:    the format has no subnormals.
 //   kWideExponent: it may have 8 exponent bits, so that a float carrier has to be brought away from
 //                  the ends of its range first. A double never has to.
+//   kRoundDown:    as in RoundToInteger. All other arithmetic here is exact.
+//   kFewMantissaBits: it has at most 22.
 //
 // With q the format's quantum at x, x / q is scaled exactly, since q is a power of two, and at most
 // 2^(m+1): one rounding to an integer does it, and the product with q is a float32 again.
-template <Rounding kRounding, bool kGapAtZero, bool kWideExponent = true, typename T>
+template <Rounding kRounding, bool kGapAtZero, bool kWideExponent = true, bool kRoundDown = false,
+          bool kFewMantissaBits = false, typename T>
 LOWPREC_HD float RoundToFloat(T x, const FloatRounder<T>& f, uint32_t random) {
   using C = Carrier<T>;
   using UInt = typename C::UInt;
@@ -107,15 +115,26 @@ LOWPREC_HD float RoundToFloat(T x, const FloatRounder<T>& f, uint32_t random) {
     y *= Select(low, 0x1p64f, 0x1p-64f);
     field += low ? kStep : UInt{0} - kStep;
   }
-  const T per_quantum = FromBits<T>(kTopField - field + f.mantissa_field);
-  const T quantum = FromBits<T>(field - f.mantissa_field);
-  // NaN and what overflows anyway is kept from the conversion to an integer inside.
-  y *= per_quantum;
-  const T limit = static_cast<T>(1 << 25);
-  y = y < limit ? y : limit;
-  // Infinity times a scale that means nothing may be -inf, where m = 0.
-  if constexpr (kRounding == Rounding::kStochastic) y = y > 0 ? y : static_cast<T>(0);
-  T result = RoundToInteger<kRounding>(y, random) * quantum;
+  T result;
+  if constexpr (kRounding == Rounding::kStochastic && kRoundDown && kFewMantissaBits) {
+    // Rounded down, adding and subtracting 2^(kMantissaBits) quanta cuts below the quantum.
+    constexpr UInt kUp = static_cast<UInt>(C::kMantissaBits) << C::kMantissaBits;
+    constexpr UInt kDown = static_cast<UInt>(kRandomBits) << C::kMantissaBits;
+    const UInt quantum_field = field - f.mantissa_field;
+    const T cut = FromBits<T>(quantum_field + kUp);
+    const T unit = FromBits<T>(quantum_field - kDown);
+    result = ((y + static_cast<T>(static_cast<int32_t>(random)) * unit) + cut) - cut;
+  } else {
+    const T per_quantum = FromBits<T>(kTopField - field + f.mantissa_field);
+    const T quantum = FromBits<T>(field - f.mantissa_field);
+    // NaN and what overflows anyway is kept from the conversion to an integer inside.
+    y *= per_quantum;
+    const T limit = static_cast<T>(1 << 25);
+    y = y < limit ? y : limit;
+    // Infinity times a scale that means nothing may be -inf, where m = 0.
+    if constexpr (kRounding == Rounding::kStochastic) y = y > 0 ? y : static_cast<T>(0);
+    result = RoundToInteger<kRounding, kRoundDown>(y, random) * quantum;
+  }
   if constexpr (kShift) result *= Select(low, 0x1p-64f, 0x1p64f);
   T rounded = FromBits<T>(ToBits<T>(result) & ~kSignBit);
 
@@ -137,7 +156,9 @@ LOWPREC_HD float RoundToFloat(T x, const FloatRounder<T>& f, uint32_t random) {
 
   const float value = static_cast<float>(rounded);
   const bool beyond = (rounded > f.max) | (x_field > f.max_field);
-  const float edge = Select(magnitude == C::kInf, f.infinity, f.overflow);
+  const float edge = kRounding == Rounding::kTowardZero
+                         ? Select(magnitude == C::kInf, f.infinity, f.overflow)
+                         : f.infinity;
   const float magnitude32 = Select(beyond, edge, value);
   const float sign = FromBits<float>(static_cast<uint32_t>(negative) << 31);
   const float with_sign = FromBits<float>(ToBits<float>(magnitude32) | ToBits<float>(sign));
@@ -145,8 +166,8 @@ LOWPREC_HD float RoundToFloat(T x, const FloatRounder<T>& f, uint32_t random) {
   return Select(nan, FromBits<float>(kCanonicalNan), with_sign);
 }
 
-// x rounded to a fixed-point format; saturates.
-template <Rounding kRounding, typename T>
+// x rounded to a fixed-point format; saturates. kRoundDown as in RoundToInteger.
+template <Rounding kRounding, bool kRoundDown = false, typename T>
 LOWPREC_HD float RoundToFixed(T x, const FixedRounder<T>& f, uint32_t random) {
   // Scaling by 2^FL is exact (or overflows to inf, which the clamp takes), and clamping first gives
   // the same as clamping last, since both ends lie on the grid and rounding is monotone.
@@ -154,9 +175,10 @@ LOWPREC_HD float RoundToFixed(T x, const FixedRounder<T>& f, uint32_t random) {
   T y = x * f.scale;
   y = y > f.lowest ? y : f.lowest;
   y = y < f.highest ? y : f.highest;
-  // + 0: the format has one zero, not -0.
-  const T rounded = RoundToInteger<kRounding>(y, random) + static_cast<T>(0);
-  const float value = static_cast<float>(rounded) * f.unit;
+  const T rounded = RoundToInteger<kRounding, kRoundDown>(y, random);
+  float value = static_cast<float>(rounded) * f.unit;
+  // The format has one zero, not -0; (-0) + 0 is -0 when rounding down.
+  value = kRoundDown ? Select(value != 0.0f, value, 0.0f) : value + 0.0f;
   return Select(x == x, value, FromBits<float>(kCanonicalNan));
 }
 

@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "cc/kernels/denormals.h"
+#include "cc/kernels/float_mode.h"
 #include "gtest/gtest.h"
 
 namespace tf_lowprec {
