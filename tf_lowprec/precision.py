@@ -3,6 +3,7 @@
 import dataclasses
 import fractions
 import json
+import numbers
 
 import tensorflow as tf
 
@@ -19,32 +20,79 @@ def _register(cls):
 @_register
 @dataclasses.dataclass(frozen=True)
 class Accumulator:
-    """How the products of a dot product are added up. Make one with a class method."""
+    """How the products of a dot product are added up.
 
-    kind: str = "native"
+    ``Accumulator(format, chunk, rounding)`` rounds every partial sum to `format`, for k ascending:
+    ``s_0 = +0, s_{k+1} = round(s_k + a_k b_k)``, the exact sum rounded once (Sakr et al., 2019,
+    section 3). With `chunk`, each run of `chunk` consecutive k is summed so from +0, and the
+    chunks' sums are added up in order with the same rounding. The result depends on neither the
+    number of threads nor the instruction set.
+
+    Args:
+        format: a FloatFormat; the paper's are (1, 6, m): ``FloatFormat(6, m)``.
+        chunk: a positive number of terms, or None for one sequential sum.
+        rounding: a Rounding or its name. Stochastic rounding takes
+            ``floor(|s| / ulp + r 2^-16)``, r the top 16 bits of a 32-bit xorshift generator of the
+            output element's own, which advances once for each rounding.
+        kind: leave it; `native` and `wide` set it.
+
+    Raises:
+        ValueError: a format that is no FloatFormat, a chunk below 1, an unknown rounding.
+    """
+
+    format: object = None
+    chunk: object = None
+    rounding: Rounding = Rounding.NEAREST_EVEN
+    kind: str = "narrow"
 
     def __post_init__(self):
-        if self.kind not in ("native", "wide"):
-            raise ValueError(f"kind = {self.kind!r} must be 'native' or 'wide'")
+        if self.kind not in ("native", "wide", "narrow"):
+            raise ValueError(f"kind = {self.kind!r} must be 'native', 'wide' or 'narrow'")
+        object.__setattr__(self, "rounding", Rounding.of(self.rounding))
+        if self.kind != "narrow":
+            if (self.format, self.chunk) != (None, None):
+                raise ValueError(f"a {self.kind} accumulator has neither format nor chunk")
+            return
+        if not isinstance(self.format, formats.FloatFormat):
+            raise ValueError(
+                f"format = {self.format!r} must be a tf_lowprec.FloatFormat, such as "
+                "FloatFormat(6, 9); fixed point is summed by Accumulator.wide()"
+            )
+        if self.chunk is not None:
+            is_int = isinstance(self.chunk, numbers.Integral) and not isinstance(self.chunk, bool)
+            if not is_int or not 1 <= self.chunk < 2**63:
+                raise ValueError(
+                    f"chunk = {self.chunk!r} must be a positive integer, or None for one sum"
+                )
+            object.__setattr__(self, "chunk", int(self.chunk))
 
     @classmethod
     def native(cls):
         """TensorFlow's own float32 kernel: fast, no promise on the last bits."""
-        return cls("native")
+        return cls(kind="native")
 
     @classmethod
     def wide(cls):
         """The exact sum, rounded once at the end, as Gupta et al. (2015) accumulate.
 
-        For operands whose products and sums fit 53 bits; `exact_length` gives the bound.
+        For operands whose products and sums fit 53 bits; `Gemm.exact_length` gives the bound.
         """
-        return cls("wide")
+        return cls(kind="wide")
 
     def get_config(self):
-        return {"kind": self.kind}
+        if self.kind != "narrow":
+            return {"kind": self.kind}
+        return {
+            "format": self.format.spec,
+            "chunk": self.chunk,
+            "rounding": self.rounding.value,
+        }
 
     @classmethod
     def from_config(cls, config):
+        config = dict(config)
+        if config.get("format") is not None:
+            config["format"] = formats.parse_spec(config["format"])
         return cls(**config)
 
 
@@ -113,10 +161,9 @@ class Gemm:
     @property
     def is_stochastic(self):
         """Whether it draws random numbers."""
-        return self.rounding == Rounding.STOCHASTIC and (self.lhs, self.rhs, self.output) != (
-            None,
-            None,
-            None,
+        rounds = (self.lhs, self.rhs, self.output) != (None, None, None)
+        return self.accumulator.rounding == Rounding.STOCHASTIC or (
+            rounds and self.rounding == Rounding.STOCHASTIC
         )
 
     @property
@@ -125,7 +172,7 @@ class Gemm:
         return self == Gemm(rounding=self.rounding)
 
     def get_config(self):
-        config = {"accumulator": self.accumulator.kind, "rounding": self.rounding.value}
+        config = {"accumulator": self.accumulator.get_config(), "rounding": self.rounding.value}
         for name in ("lhs", "rhs", "output"):
             format = getattr(self, name)
             config[name] = None if format is None else format.spec
@@ -137,7 +184,7 @@ class Gemm:
         for name in ("lhs", "rhs", "output"):
             if config.get(name) is not None:
                 config[name] = formats.parse_spec(config[name])
-        config["accumulator"] = Accumulator(config["accumulator"])
+        config["accumulator"] = Accumulator.from_config(config["accumulator"])
         return cls(**config)
 
     def to_json(self):
@@ -237,6 +284,54 @@ class Policy:
             inference_rounding=deterministic,
         )
 
+    @classmethod
+    def fp8(
+        cls,
+        accumulator_mantissa_bits,
+        accumulator_exponent_bits=6,
+        chunk=64,
+        accumulator_rounding="nearest_even",
+        operand=formats.FP8_E5M2,
+        rounding="nearest_even",
+    ):
+        """Eight-bit operands and narrow accumulators, as Sakr et al. (2019) train.
+
+        Activations, weights and errors are rounded to `operand` on their way into each product,
+        whose partial sums are rounded to (1, `accumulator_exponent_bits`,
+        `accumulator_mantissa_bits`). Weights, biases and updates stay in float32. Scale the loss
+        (the paper: by 1000), or small errors are lost.
+
+        Args:
+            accumulator_mantissa_bits: an int, or one for each of (forward, backward, gradient).
+            accumulator_exponent_bits: an int.
+            chunk: of the sums, None for none; or one for each of (forward, backward, gradient).
+            accumulator_rounding: of the partial sums.
+            operand: FloatFormat of the operands; the paper's is (1, 5, 2).
+            rounding: of the operands.
+        """
+
+        def each(value, name):
+            values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * 3
+            if len(values) != 3:
+                raise ValueError(
+                    f"{name} = {value!r} must be one value or three, one for each pass"
+                )
+            return values
+
+        mantissa_bits = each(accumulator_mantissa_bits, "accumulator_mantissa_bits")
+        gemms = [
+            Gemm(
+                operand,
+                operand,
+                Accumulator(
+                    formats.FloatFormat(accumulator_exponent_bits, m), c, accumulator_rounding
+                ),
+                rounding=rounding,
+            )
+            for m, c in zip(mantissa_bits, each(chunk, "chunk"))
+        ]
+        return cls(*gemms, rounding=rounding)
+
     @property
     def is_native(self):
         """Whether a layer under this policy is its stock Keras parent."""
@@ -259,9 +354,13 @@ class Policy:
         """This policy with `inference_rounding` in place of stochastic rounding."""
 
         def settle(gemm):
-            if gemm.rounding != Rounding.STOCHASTIC:
-                return gemm
-            return dataclasses.replace(gemm, rounding=self.inference_rounding)
+            accumulator = gemm.accumulator
+            if accumulator.rounding == Rounding.STOCHASTIC:
+                accumulator = dataclasses.replace(accumulator, rounding=self.inference_rounding)
+            rounding = gemm.rounding
+            if rounding == Rounding.STOCHASTIC:
+                rounding = self.inference_rounding
+            return dataclasses.replace(gemm, accumulator=accumulator, rounding=rounding)
 
         rounding = self.rounding
         if rounding == Rounding.STOCHASTIC:

@@ -44,19 +44,24 @@ class ScopedFloatMode {
 // exponent bits, and stochastic rounding of tiny values, need both clear. Every worker closure
 // makes its own.
 //
-// ScopedRoundDown sends inexact results toward minus infinity. Use it around a loop whose code does
-// not depend on rounding to nearest; the compiler knows nothing of it.
+// ScopedRoundDown sends inexact results toward minus infinity, ScopedRoundTowardZero cuts them. Use
+// them around a loop whose code does not depend on rounding to nearest; the compiler knows nothing
+// of them.
 #if defined(__aarch64__)
 using ScopedDenormals = ScopedFloatMode<1u << 24, 0>;
 using ScopedRoundDown = ScopedFloatMode<3u << 22, 2u << 22>;
-constexpr bool kHasRoundDown = true;
+using ScopedRoundTowardZero = ScopedFloatMode<3u << 22, 3u << 22>;
+using ScopedRoundToNearest = ScopedFloatMode<3u << 22, 0>;
+constexpr bool kHasRoundingModes = true;
 #else
 using ScopedDenormals = ScopedFloatMode<0x8040u, 0>;
 using ScopedRoundDown = ScopedFloatMode<0x6000u, 0x2000u>;
+using ScopedRoundTowardZero = ScopedFloatMode<0x6000u, 0x6000u>;
+using ScopedRoundToNearest = ScopedFloatMode<0x6000u, 0>;
 #if defined(__x86_64__)
-constexpr bool kHasRoundDown = true;
+constexpr bool kHasRoundingModes = true;
 #else
-constexpr bool kHasRoundDown = false;
+constexpr bool kHasRoundingModes = false;
 #endif
 #endif
 

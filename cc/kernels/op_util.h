@@ -12,8 +12,12 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "cc/kernels/quantize.h"
 #include "cc/numerics/format_spec.h"
 #include "tensorflow/core/framework/op_kernel.h"
+#if GOOGLE_CUDA
+#include "xla/stream_executor/stream.h"
+#endif
 
 namespace tf_lowprec {
 
@@ -31,14 +35,51 @@ inline absl::Status GetFormat(::tensorflow::OpKernelConstruction* ctx, Format* f
   return absl::OkStatus();
 }
 
-inline absl::Status GetRounding(::tensorflow::OpKernelConstruction* ctx, Rounding* rounding) {
+inline absl::Status GetRounding(::tensorflow::OpKernelConstruction* ctx, Rounding* rounding,
+                                const char* attribute = "rounding") {
   std::string name;
-  TF_RETURN_IF_ERROR(ctx->GetAttr("rounding", &name));
+  TF_RETURN_IF_ERROR(ctx->GetAttr(attribute, &name));
   if (!ParseRounding(name, rounding)) {
     return InvalidArgument("unknown rounding '", name, "'");
   }
   return absl::OkStatus();
 }
+
+// A QuantizeTask without data.
+inline QuantizeTask MakeQuantizeTask(const Format& format, Rounding rounding, int64_t stream) {
+  QuantizeTask task;
+  task.is_fixed = format.is_fixed;
+  task.exponent_bits = format.floating.exponent_bits;
+  task.mantissa_bits = format.floating.mantissa_bits;
+  task.specials = static_cast<int>(format.floating.specials);
+  task.saturate = format.floating.saturate;
+  task.subnormals = format.floating.subnormals;
+  task.integer_bits = format.fixed.integer_bits;
+  task.fractional_bits = format.fixed.fractional_bits;
+  task.rounding = static_cast<int>(rounding);
+  task.stream = static_cast<uint64_t>(stream);
+  return task;
+}
+
+// The seed lives in host memory on every device.
+inline absl::Status ReadSeed(const ::tensorflow::Tensor& seed, uint32_t key[2]) {
+  if (seed.dims() != 1 || seed.dim_size(0) != 2) {
+    return InvalidArgument("seed must have shape [2], got ", seed.shape().DebugString());
+  }
+  for (int i = 0; i < 2; ++i) {
+    key[i] = seed.dtype() == ::tensorflow::DT_INT32
+                 ? static_cast<uint32_t>(seed.flat<int32_t>()(i))
+                 : static_cast<uint32_t>(seed.flat<int64_t>()(i));
+  }
+  return absl::OkStatus();
+}
+
+#if GOOGLE_CUDA
+// The cudaStream_t that a GPU kernel has to use.
+inline void* CudaStream(::tensorflow::OpKernelContext* ctx) {
+  return ctx->op_device_context()->stream()->platform_specific_handle().stream;
+}
+#endif
 
 // Asks the system to back a large, freshly allocated buffer with huge pages. TensorFlow takes such
 // buffers straight from the system, so that a kernel that only streams through memory spends most

@@ -23,6 +23,7 @@ struct QuantizeTask {
   int rounding = 0;
   uint32_t seed[2] = {0, 0};
   uint64_t stream = 0;
+  int64_t index = 0;                     // of x[0] in its tensor: says which random words are its
   const int32_t* random_bits = nullptr;  // r of each element, instead of Philox
 };
 

@@ -9,12 +9,8 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
-constexpr int kGpuThreads = 256;
-
-// Enough blocks to fill any GPU; threads stride over the rest.
-inline unsigned int GpuBlocks(int64_t work) {
-  const int64_t blocks = (work + kGpuThreads - 1) / kGpuThreads;
-  return static_cast<unsigned int>(blocks < 65535 ? blocks : 65535);
+inline unsigned int BlocksFor(int64_t threads) {
+  return GpuBlocks((threads + kGpuThreads - 1) / kGpuThreads);
 }
 
 template <Rounding kRounding, typename T>
@@ -58,7 +54,7 @@ __global__ void QuantizeKernel(const T* x, float* y, int64_t n, Round round, Phi
 template <Rounding kRounding, typename T, typename Round>
 void LaunchRound(const QuantizeTask& task, const T* x, int64_t n, Round round, void* stream) {
   const PhiloxKey key = {task.seed[0], task.seed[1]};
-  LOWPREC_LAUNCH((QuantizeKernel<kRounding, T, Round>), GpuBlocks((n + 3) / 4), kGpuThreads, stream,
+  LOWPREC_LAUNCH((QuantizeKernel<kRounding, T, Round>), BlocksFor((n + 3) / 4), kGpuThreads, stream,
                  x, task.y, n, round, key, task.stream, task.random_bits);
 }
 
@@ -106,7 +102,7 @@ __global__ void QuantizeGradKernel(const float* dy, const T* x, T* dx, int64_t n
 template <typename T>
 void LaunchQuantizeGradOf(const float* dy, const T* x, T* dx, int64_t n, T lowest, T highest,
                           void* stream) {
-  LOWPREC_LAUNCH((QuantizeGradKernel<T>), GpuBlocks(n), kGpuThreads, stream, dy, x, dx, n, lowest,
+  LOWPREC_LAUNCH((QuantizeGradKernel<T>), BlocksFor(n), kGpuThreads, stream, dy, x, dx, n, lowest,
                  highest);
 }
 

@@ -14,7 +14,7 @@ LOWPREC_BEGIN_NAMESPACE
 
 // Stochastic rounding runs in the round-down mode.
 template <Rounding kRounding>
-constexpr bool kRoundDown = kRounding == Rounding::kStochastic && kHasRoundDown;
+constexpr bool kRoundDown = kRounding == Rounding::kStochastic && kHasRoundingModes;
 
 constexpr int kBlock = 256;  // elements whose random words are made at a time
 static_assert(kQuantizeGrain % kBlock == 0, "blocks must not straddle shards");
@@ -37,24 +37,29 @@ inline void QuantizeRange(const QuantizeTask& task, const T* x, int64_t begin, i
   } else {
     const PhiloxKey key = {task.seed[0], task.seed[1]};
     alignas(64) uint32_t words[kBlock];
-    for (int64_t first = begin; first < end; first += kBlock) {
+    // Blocks of random words are aligned in the tensor; the first and last may be needed in part.
+    int64_t next = begin;
+    while (next < end) {
+      const int64_t element = task.index + next;
+      const int skip = static_cast<int>(element % kBlock);
       // Fetched while the random words are made: that keeps the core busy for too long to look
       // ahead.
       for (int line = 0; line < kBlock; line += 16) {
-        __builtin_prefetch(x + first + 2 * kBlock + line);
-        __builtin_prefetch(y + first + 2 * kBlock + line, 1);
+        __builtin_prefetch(x + next + 2 * kBlock + line);
+        __builtin_prefetch(y + next + 2 * kBlock + line, 1);
       }
-      RandomWords<kBlock>(static_cast<uint64_t>(first), task.stream, key, words);
-      const T* xb = x + first;
-      float* yb = y + first;
-      if (end - first >= kBlock) {
+      RandomWords<kBlock>(static_cast<uint64_t>(element - skip), task.stream, key, words);
+      const T* xb = x + next;
+      float* yb = y + next;
+      const uint32_t* w = words + skip;
+      const int left = end - next < kBlock - skip ? static_cast<int>(end - next) : kBlock - skip;
+      if (left == kBlock) {
 #pragma GCC ivdep
-        for (int i = 0; i < kBlock; ++i) yb[i] = round(xb[i], words[i] >> (32 - kRandomBits));
+        for (int i = 0; i < kBlock; ++i) yb[i] = round(xb[i], w[i] >> (32 - kRandomBits));
       } else {
-        for (int i = 0; i < static_cast<int>(end - first); ++i) {
-          yb[i] = round(xb[i], words[i] >> (32 - kRandomBits));
-        }
+        for (int i = 0; i < left; ++i) yb[i] = round(xb[i], w[i] >> (32 - kRandomBits));
       }
+      next += left;
     }
   }
 }

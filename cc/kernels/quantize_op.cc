@@ -5,9 +5,6 @@
 #include "cc/kernels/quantize.h"
 #include "cc/numerics/rounding.h"
 #include "tensorflow/core/framework/op_kernel.h"
-#if GOOGLE_CUDA
-#include "xla/stream_executor/stream.h"
-#endif
 
 namespace tf_lowprec {
 namespace {
@@ -19,19 +16,6 @@ using ::tensorflow::OpKernel;
 using ::tensorflow::OpKernelConstruction;
 using ::tensorflow::OpKernelContext;
 using ::tensorflow::Tensor;
-
-// The seed lives in host memory on every device.
-absl::Status ReadSeed(const Tensor& seed, uint32_t key[2]) {
-  if (seed.dims() != 1 || seed.dim_size(0) != 2) {
-    return InvalidArgument("seed must have shape [2], got ", seed.shape().DebugString());
-  }
-  for (int i = 0; i < 2; ++i) {
-    key[i] = seed.dtype() == ::tensorflow::DT_INT32
-                 ? static_cast<uint32_t>(seed.flat<int32_t>()(i))
-                 : static_cast<uint32_t>(seed.flat<int64_t>()(i));
-  }
-  return absl::OkStatus();
-}
 
 // What both devices do: attributes, shapes, the output. Run rounds n > 0 elements.
 template <typename T>
@@ -48,16 +32,7 @@ class QuantizeOpBase : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_random_bits", &num_random_bits));
     OP_REQUIRES(ctx, num_random_bits <= 1,
                 InvalidArgument("random_bits takes one tensor, got ", num_random_bits));
-    task_.is_fixed = format.is_fixed;
-    task_.exponent_bits = format.floating.exponent_bits;
-    task_.mantissa_bits = format.floating.mantissa_bits;
-    task_.specials = static_cast<int>(format.floating.specials);
-    task_.saturate = format.floating.saturate;
-    task_.subnormals = format.floating.subnormals;
-    task_.integer_bits = format.fixed.integer_bits;
-    task_.fractional_bits = format.fixed.fractional_bits;
-    task_.rounding = static_cast<int>(rounding);
-    task_.stream = static_cast<uint64_t>(stream);
+    task_ = MakeQuantizeTask(format, rounding, stream);
   }
 
   void Compute(OpKernelContext* ctx) override {
@@ -176,10 +151,6 @@ REGISTER("Lowprec>QuantizeGrad", QuantizeGradCpuOp, double);
 #undef REGISTER
 
 #if GOOGLE_CUDA
-
-void* CudaStream(OpKernelContext* ctx) {
-  return ctx->op_device_context()->stream()->platform_specific_handle().stream;
-}
 
 template <typename T>
 class QuantizeGpuOp : public QuantizeOpBase<T> {

@@ -14,9 +14,10 @@ using ::tensorflow::OpKernelContext;
 using ::tensorflow::Tensor;
 using ::tensorflow::TensorShape;
 
-class WideMatMulOp : public OpKernel {
+// What both devices do: attributes, shapes, the output. Run multiplies non-empty matrices.
+class WideMatMulOpBase : public OpKernel {
  public:
-  explicit WideMatMulOp(OpKernelConstruction* ctx) : OpKernel(ctx), kernel_(ChooseWideMatMul()) {
+  explicit WideMatMulOpBase(OpKernelConstruction* ctx) : OpKernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("transpose_a", &task_.transpose_a));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("transpose_b", &task_.transpose_b));
     for (const char* name : {"a_format", "b_format"}) {
@@ -59,6 +60,26 @@ class WideMatMulOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, shape, &product));
     if (product->NumElements() == 0) return;
 
+    task.a = a.flat<float>().data();
+    task.b = b.flat<float>().data();
+    task.c = product->flat<double>().data();
+    Run(ctx, task, batches);
+  }
+
+ protected:
+  virtual void Run(OpKernelContext* ctx, WideMatMulTask task, int64_t batches) = 0;
+
+ private:
+  WideMatMulTask task_;
+};
+
+class WideMatMulCpuOp : public WideMatMulOpBase {
+ public:
+  explicit WideMatMulCpuOp(OpKernelConstruction* ctx)
+      : WideMatMulOpBase(ctx), kernel_(ChooseWideMatMul()) {}
+
+ protected:
+  void Run(OpKernelContext* ctx, WideMatMulTask task, int64_t batches) override {
     Tensor packed, nan;
     OP_REQUIRES_OK(ctx,
                    ctx->allocate_temp(::tensorflow::DT_INT8,
@@ -67,22 +88,36 @@ class WideMatMulOp : public OpKernel {
     task.packed_a = packed.data();
     task.a_has_nan = nan.flat<uint8_t>().data();
     for (int64_t batch = 0; batch < batches; ++batch) {
-      task.a = a.flat<float>().data() + batch * task.m * task.k;
-      task.b = b.flat<float>().data() + batch * task.k * task.n;
-      task.c = product->flat<double>().data() + batch * task.m * task.n;
       RunSharded(ctx, kernel_.PackUnits(task.m), kernel_.rows * task.k * 2,
                  [&](int64_t begin, int64_t end) { kernel_.pack(task, begin, end); });
       RunSharded(ctx, kernel_.MultiplyUnits(task.n), kernel_.columns * task.m * task.k / 8,
                  [&](int64_t begin, int64_t end) { kernel_.multiply(task, begin, end); });
+      task.a += task.m * task.k;
+      task.b += task.k * task.n;
+      task.c += task.m * task.n;
     }
   }
 
  private:
-  WideMatMulTask task_;
   const WideMatMul kernel_;
 };
 
-REGISTER_KERNEL_BUILDER(Name("Lowprec>WideMatMul").Device(DEVICE_CPU), WideMatMulOp);
+REGISTER_KERNEL_BUILDER(Name("Lowprec>WideMatMul").Device(DEVICE_CPU), WideMatMulCpuOp);
+
+#if GOOGLE_CUDA
+class WideMatMulGpuOp : public WideMatMulOpBase {
+ public:
+  using WideMatMulOpBase::WideMatMulOpBase;
+
+ protected:
+  void Run(OpKernelContext* ctx, WideMatMulTask task, int64_t batches) override {
+    LaunchWideMatMul(task, batches, CudaStream(ctx));
+  }
+};
+
+REGISTER_KERNEL_BUILDER(Name("Lowprec>WideMatMul").Device(::tensorflow::DEVICE_GPU),
+                        WideMatMulGpuOp);
+#endif
 
 }  // namespace
 }  // namespace tf_lowprec

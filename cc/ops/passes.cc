@@ -19,6 +19,7 @@ REGISTER_OP("Lowprec>MatMulPasses")
     .Attr("Tseed: {int32, int64} = DT_INT32")
     .Attr("transpose_a: bool = false")
     .Attr("transpose_b: bool = false")
+    .Attr("rounded: bool = true")
     .Attr("forward: string")
     .Attr("backward: string")
     .Attr("gradient: string")
@@ -26,7 +27,7 @@ REGISTER_OP("Lowprec>MatMulPasses")
     .Doc(R"doc(
 Passes product = lhs . rhs through, and differentiates it with the BWD and GRAD GEMMs' precisions.
 
-lhs, rhs: The operands as the forward pass rounded them.
+lhs, rhs: The operands, as the forward pass rounded them if `rounded`, else before that.
 forward, backward, gradient: JSON of tf_lowprec.Gemm.
 )doc");
 
@@ -43,6 +44,7 @@ REGISTER_OP("Lowprec>Conv2DPasses")
     .Attr("padding: {'SAME', 'VALID', 'EXPLICIT'}")
     .Attr("explicit_paddings: list(int) = []")
     .Attr("groups: int >= 1 = 1")
+    .Attr("rounded: bool = true")
     .Attr("forward: string")
     .Attr("backward: string")
     .Attr("gradient: string")
@@ -51,7 +53,8 @@ REGISTER_OP("Lowprec>Conv2DPasses")
 Passes product = conv2d(lhs, rhs) through, and differentiates it with the BWD and GRAD GEMMs'
 precisions.
 
-lhs, rhs: NHWC input and HWIO filters as the forward pass rounded them.
+lhs, rhs: NHWC input and HWIO filters, as the forward pass rounded them if `rounded`, else before
+  that.
 strides, dilations: (height, width). explicit_paddings: top, bottom, left, right.
 )doc");
 

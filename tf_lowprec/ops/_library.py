@@ -43,4 +43,11 @@ def _load():
         ) from None
 
 
+def _has_gpu_kernels():
+    from tf_lowprec import _build_info
+
+    return _build_info.CUDA
+
+
 ops = _load()
+HAS_GPU_KERNELS = _has_gpu_kernels()  # whether the build found nvcc

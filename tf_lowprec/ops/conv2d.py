@@ -37,10 +37,6 @@ def _padding(padding):
     )
 
 
-def _widen(wide, *tensors):
-    return tuple(tf.cast(t, tf.float64) for t in tensors) if wide else tensors
-
-
 class _Geometry:
     """What a convolution is, apart from its precision; computes its three products.
 
@@ -76,18 +72,16 @@ class _Geometry:
         parts = zip(*(tf.split(tensor, self.groups, axis) for tensor, axis in operands))
         return tf.concat([function(*part) for part in parts], -1)
 
-    def forward(self, x, filters, wide):
-        """y; in float64 if `wide`, where sums of values on a grid are exact."""
-        x, filters = _widen(wide, x, filters)
+    def forward(self, x, filters):
+        """y."""
 
         def convolve(x, filters):
             return tf.raw_ops.Conv2D(input=x, filter=filters, **self.attributes)
 
         return self._grouped(convolve, (x, -1), (self._dilate(filters), -1))
 
-    def backward(self, dy, filters, x_shape, wide):
+    def backward(self, dy, filters, x_shape):
         """dx."""
-        dy, filters = _widen(wide, dy, filters)
         x_shape = tf.concat([x_shape[:3], x_shape[3:] // self.groups], 0)
 
         def convolve(dy, filters):
@@ -97,9 +91,8 @@ class _Geometry:
 
         return self._grouped(convolve, (dy, -1), (self._dilate(filters), -1))
 
-    def gradient(self, x, dy, filters_shape, wide):
+    def gradient(self, x, dy, filters_shape):
         """dfilters."""
-        x, dy = _widen(wide, x, dy)
         height, width, cin, cout = filters_shape
         dh, dw = self.dilations
         extent = [(height - 1) * dh + 1, (width - 1) * dw + 1, cin, cout // self.groups]
@@ -110,6 +103,22 @@ class _Geometry:
             )
 
         return self._grouped(convolve, (x, -1), (dy, -1))[::dh, ::dw]
+
+
+class _Convolution(gemm.Products):
+    """One of a geometry's products, by TensorFlow, in float32 or exactly in float64."""
+
+    def __init__(self, product, terms):
+        self.product, self.terms = product, terms
+
+    def native(self, lhs, rhs):
+        return self.product(lhs, rhs)
+
+    def wide(self, lhs, rhs, precision):
+        return self.product(tf.cast(lhs, tf.float64), tf.cast(rhs, tf.float64))
+
+    def length(self):
+        return self.terms
 
 
 def conv2d(x, filters, precision, strides=1, padding="SAME", dilations=1, groups=1, seed=None):
@@ -153,14 +162,17 @@ def conv2d(x, filters, precision, strides=1, padding="SAME", dilations=1, groups
     passes = (policy.forward, policy.backward, policy.gradient)
     geometry = _Geometry(strides, dilations, name, explicit, groups)
     if all(p.is_native for p in passes) and groups == 1 and dilations == [1, 1]:
-        return geometry.forward(x, filters, wide=False)
+        return geometry.forward(x, filters)
+    if any(p.accumulator.kind == "narrow" for p in passes):
+        raise ValueError(
+            "conv2d has no narrow accumulators yet: use Accumulator.native() or Accumulator.wide()"
+        )
     seed = as_seed(seed, needed=any(p.is_stochastic for p in passes))
     return gemm.forward(
         x,
         filters,
         policy,
-        geometry.forward,
-        gemm.size(filters, 0, 1, 2),
+        _Convolution(geometry.forward, gemm.size(filters, 0, 1, 2)),
         seed,
         functools.partial(
             ops.lowprec_conv2d_passes,
@@ -184,10 +196,10 @@ def _images(x, name):
 
 @tf.RegisterGradient("Lowprec>Conv2DPasses")
 def _conv2d_gradient(op, dy):
-    _, x, filters, seed = op.inputs
-    backward = Gemm.from_json(op.get_attr("backward"))
-    gradient = Gemm.from_json(op.get_attr("gradient"))
-    groups = op.get_attr("groups")
+    forward, backward, gradient = (
+        Gemm.from_json(op.get_attr(name)) for name in ("forward", "backward", "gradient")
+    )
+    groups, seed = op.get_attr("groups"), op.inputs[3]
     geometry = _Geometry(
         op.get_attr("strides"),
         op.get_attr("dilations"),
@@ -195,24 +207,21 @@ def _conv2d_gradient(op, dy):
         op.get_attr("explicit_paddings"),
         groups,
     )
-    dy = tf.cast(dy, tf.float32)  # exact: float64 only carries float32 errors here
-    height, width, _, outputs = filters.shape
-    dx = gemm.run(
-        dy,
-        filters,
-        backward,
-        lambda dy, filters, wide: geometry.backward(dy, filters, tf.shape(x), wide),
+    x, filters = gemm.saved_operands(op, forward)
+    dy = gemm.Operand(tf.cast(dy, tf.float32))  # exact: float64 only carries float32 errors here
+    height, width, _, outputs = shape = filters.tensor.shape
+    dx = _Convolution(
+        lambda dy, filters: geometry.backward(dy, filters, tf.shape(x.tensor)),
         height * width * outputs // groups,
-        seed,
-        gemm.BACKWARD,
     )
-    dfilters = gemm.run(
-        x,
-        dy,
-        gradient,
-        lambda x, dy, wide: geometry.gradient(x, dy, filters.shape, wide),
-        gemm.size(dy, 0, 1, 2),
-        seed,
-        gemm.GRADIENT,
+    dfilters = _Convolution(
+        lambda x, dy: geometry.gradient(x, dy, shape), gemm.size(dy.tensor, 0, 1, 2)
     )
-    return [None, dx, dfilters, None]
+    dx = gemm.multiply(dy, filters, backward, dx, seed, gemm.BACKWARD)
+    dfilters = gemm.multiply(x, dy, gradient, dfilters, seed, gemm.GRADIENT)
+    return [
+        None,
+        gemm.straight_through(dx, x),
+        gemm.straight_through(dfilters, filters),
+        None,
+    ]

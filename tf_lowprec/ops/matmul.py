@@ -4,6 +4,7 @@ import functools
 
 import tensorflow as tf
 
+from tf_lowprec.formats import Rounding
 from tf_lowprec.ops import gemm
 from tf_lowprec.ops._library import ops
 from tf_lowprec.ops.quantize import as_float
@@ -21,10 +22,11 @@ def _operand(x, name):
     return x
 
 
-def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None):
+def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, random_bits=None):
     """``a . b`` of matrices with leading batch axes, as tf.matmul, in low precision.
 
-    Forward: ``round(sum_k round(a[i, k]) * round(b[k, j]))`` under ``precision.forward``.
+    Forward: ``round(sum_k round(a[i, k]) * round(b[k, j]))`` under ``precision.forward``, its
+    accumulator saying how the sum is taken.
     The gradient of `a` is the BWD product ``dy . b^T`` and that of `b` the GRAD product
     ``a^T . dy``, under ``precision.backward`` and ``precision.gradient``, with a and b as the
     forward pass rounded them (Sakr et al., 2019, figure 1; Gupta et al., 2015, section 3).
@@ -35,6 +37,9 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None):
         precision: a Gemm, for all three passes, or a Policy.
         transpose_a, transpose_b: whether the last two axes are swapped first.
         seed: two integers, for stochastic rounding. None draws one in eager mode.
+        random_bits: int32 ``[..., M, N, K + chunks]`` with values in [0, 2^16): what a stochastic
+            accumulator of the forward pass uses instead of `seed`, for cosimulation with hardware;
+            one value for each k and, if there are chunks, one after each chunk's last k.
 
     Returns:
         float32 ``[..., M, N]``.
@@ -55,83 +60,124 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None):
         return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
     passes = (policy.forward, policy.backward, policy.gradient)
     seed = as_seed(seed, needed=any(p.is_stochastic for p in passes))
+    random_bits = _random_bits(random_bits, policy)
     if not transpose_a and b.shape.rank == 2 and (a.shape.rank or 0) > 2:
         # One product for all batch entries, so that GRAD sums over them in one dot product.
         rows = tf.reshape(a, [-1, a.shape[-1] or tf.shape(a)[-1]])
-        y = _matmul(rows, b, policy, False, transpose_b, seed)
+        if random_bits is not None:
+            random_bits = tf.reshape(random_bits, tf.concat([[-1], tf.shape(random_bits)[-2:]], 0))
+        y = _matmul(rows, b, policy, False, transpose_b, seed, random_bits)
         y = tf.reshape(y, tf.concat([tf.shape(a)[:-1], tf.shape(y)[-1:]], 0))
         y.set_shape(a.shape[:-1] + [b.shape[-2 if transpose_b else -1]])
         return y
-    return _matmul(a, b, policy, transpose_a, transpose_b, seed)
+    return _matmul(a, b, policy, transpose_a, transpose_b, seed, random_bits)
 
 
-def _matmul(a, b, policy, transpose_a, transpose_b, seed):
-    formats = (policy.forward.lhs, policy.forward.rhs)
+def _random_bits(random_bits, policy):
+    if random_bits is None:
+        return None
+    if policy.forward.accumulator.rounding != Rounding.STOCHASTIC:
+        raise ValueError(
+            "random_bits are for a forward pass with a stochastic accumulator, got "
+            f"{policy.forward.accumulator}"
+        )
+    random_bits = tf.convert_to_tensor(random_bits)
+    if random_bits.dtype != tf.int32:
+        raise ValueError(f"random_bits has dtype {random_bits.dtype.name}; it must be int32")
+    return random_bits
+
+
+def _matmul(a, b, policy, transpose_a, transpose_b, seed, random_bits=None):
     transposes = {"transpose_a": transpose_a, "transpose_b": transpose_b}
     return gemm.forward(
         a,
         b,
         policy,
-        lambda x, y, wide: _product(x, y, transpose_a, transpose_b, formats if wide else None),
-        gemm.size(a, -2 if transpose_a else -1),
+        _MatMul(a, transpose_a, transpose_b),
         seed,
         functools.partial(ops.lowprec_mat_mul_passes, **transposes),
+        random_bits,
     )
 
 
-def _product(x, y, transpose_x, transpose_y, formats):
-    """x . y in float32, or exactly in float64 if the operands' formats are given."""
-    if formats is None:
-        return tf.matmul(x, y, transpose_a=transpose_x, transpose_b=transpose_y)
-    return wide_matmul(x, y, *formats, transpose_x, transpose_y)
+class _MatMul(gemm.Products):
+    """The products of one contraction: over axis -1 of lhs (-2 if transpose_a), and so on."""
 
+    def __init__(self, lhs, transpose_a, transpose_b):
+        self.transposes = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+        self.terms = gemm.size(lhs, -2 if transpose_a else -1)
 
-def _sum_to(gradient, shape_like):
-    """Adds up the batch axes along which the operand was broadcast."""
-    if gradient.shape.is_fully_defined() and gradient.shape == shape_like.shape:
-        return gradient
-    target = tf.shape(shape_like)
-    _, axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(gradient), s1=target)
-    return tf.reshape(tf.reduce_sum(gradient, axes), target)
+    def native(self, lhs, rhs):
+        return tf.matmul(lhs, rhs, **self.transposes)
+
+    def wide(self, lhs, rhs, precision):
+        return wide_matmul(lhs, rhs, precision.lhs, precision.rhs, **self.transposes)
+
+    def narrow(self, lhs, rhs, seed, random_bits, **attributes):
+        return ops.lowprec_mat_mul(
+            a=lhs.tensor,
+            b=rhs.tensor,
+            seed=seed,
+            random_bits=random_bits,
+            **self.transposes,
+            **lhs.attributes("a"),
+            **rhs.attributes("b"),
+            **attributes,
+        )
+
+    def length(self):
+        return self.terms
 
 
 @tf.RegisterGradient("Lowprec>MatMulPasses")
 def _matmul_gradient(op, dy):
-    _, a, b, seed = op.inputs
-    backward = Gemm.from_json(op.get_attr("backward"))
-    gradient = Gemm.from_json(op.get_attr("gradient"))
+    forward, backward, gradient = (
+        Gemm.from_json(op.get_attr(name)) for name in ("forward", "backward", "gradient")
+    )
     transpose_a, transpose_b = op.get_attr("transpose_a"), op.get_attr("transpose_b")
-    dy = tf.cast(dy, tf.float32)  # exact: float64 only carries float32 errors here
-
-    def product_a(dy, b, wide):
-        formats = (backward.lhs, backward.rhs) if wide else None
-        if transpose_a:
-            formats = formats and formats[::-1]
-            return _sum_to(_product(b, dy, transpose_b, True, formats), a)
-        return _sum_to(_product(dy, b, False, not transpose_b, formats), a)
-
-    def product_b(a, dy, wide):
-        formats = (gradient.lhs, gradient.rhs) if wide else None
-        if transpose_b:
-            formats = formats and formats[::-1]
-            return _sum_to(_product(dy, a, True, transpose_a, formats), b)
-        return _sum_to(_product(a, dy, not transpose_a, False, formats), b)
-
-    # Sums over broadcast batch axes belong to the same dot product.
-    rows, columns = gemm.size(dy, -2), gemm.size(dy, -1)
-    da_length = columns * _times(dy, a)
-    db_length = rows * _times(dy, b)
-    da = gemm.run(dy, b, backward, product_a, da_length, seed, gemm.BACKWARD)
-    db = gemm.run(a, dy, gradient, product_b, db_length, seed, gemm.GRADIENT)
-    return [None, da, db, None]
+    a, b = gemm.saved_operands(op, forward)
+    dy = gemm.Operand(tf.cast(dy, tf.float32))  # exact: float64 only carries float32 errors here
+    seed = op.inputs[3]
+    # dy . b^T and a^T . dy, whichever way a and b are stored.
+    da = _product_like(a.tensor, dy, b, False, not transpose_b, backward, seed, gemm.BACKWARD)
+    db = _product_like(b.tensor, a, dy, not transpose_a, False, gradient, seed, gemm.GRADIENT)
+    da = tf.linalg.matrix_transpose(da) if transpose_a else da
+    db = tf.linalg.matrix_transpose(db) if transpose_b else db
+    return [None, gemm.straight_through(da, a), gemm.straight_through(db, b), None]
 
 
-def _times(dy, operand):
-    """How many batch entries of dy share one of the operand."""
-    batch = dy.shape[:-2]
-    if batch == operand.shape[:-2]:
-        return 1
-    if batch.is_fully_defined() and operand.shape[:-2].is_fully_defined():
-        return batch.num_elements() // max(operand.shape[:-2].num_elements(), 1)
-    total = tf.reduce_prod(tf.shape(dy, tf.int64)[:-2])
-    return total // tf.maximum(tf.reduce_prod(tf.shape(operand, tf.int64)[:-2]), 1)
+def _product_like(target, lhs, rhs, transpose_a, transpose_b, precision, seed, streams):
+    """op(lhs) . op(rhs) with the batch axes of `target`.
+
+    The axes along which `target` was broadcast belong to the same dot products: they are put in
+    front of the axis that is summed over.
+    """
+    batch = tf.broadcast_static_shape(lhs.tensor.shape[:-2], rhs.tensor.shape[:-2])
+    like = [1] * (batch.rank - len(target.shape[:-2])) + list(target.shape[:-2])
+    summed = [i for i, (have, want) in enumerate(zip(batch, like)) if want == 1 != have]
+    if summed:
+        full = tf.broadcast_dynamic_shape(tf.shape(lhs.tensor)[:-2], tf.shape(rhs.tensor)[:-2])
+        lhs = lhs.then(precision.lhs, precision.rounding, streams[0])
+        rhs = rhs.then(precision.rhs, precision.rounding, streams[1])
+        lhs = gemm.Operand(
+            _fold(lhs.rounded(seed), full, summed, transpose_a), grid=lhs.last_format
+        )
+        rhs = gemm.Operand(
+            _fold(rhs.rounded(seed), full, summed, not transpose_b), grid=rhs.last_format
+        )
+    products = _MatMul(lhs.tensor, transpose_a, transpose_b)
+    result = gemm.multiply(lhs, rhs, precision, products, seed, streams)
+    if summed or batch.rank != len(target.shape[:-2]):
+        result = tf.reshape(result, tf.concat([tf.shape(target)[:-2], tf.shape(result)[-2:]], 0))
+    return result
+
+
+def _fold(x, batch, summed, rows):
+    """x with the batch axes `summed` merged into its rows, or else its columns."""
+    x = tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[-2:]], 0))
+    rank = len(x.shape)
+    kept = [i for i in range(rank - 2) if i not in summed]
+    order = [*kept, *summed, rank - 2, rank - 1] if rows else [*kept, rank - 2, *summed, rank - 1]
+    shape = tf.gather(tf.shape(x), kept)
+    matrix = [-1, tf.shape(x)[-1]] if rows else [tf.shape(x)[-2], -1]
+    return tf.reshape(tf.transpose(x, order), tf.concat([shape, matrix], 0))

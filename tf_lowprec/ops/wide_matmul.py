@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tf_lowprec.formats import FixedPointFormat
-from tf_lowprec.ops._library import ops
+from tf_lowprec.ops._library import HAS_GPU_KERNELS, ops
 
 
 def wide_matmul(a, b, a_format, b_format, transpose_a=False, transpose_b=False):
@@ -19,7 +19,7 @@ def wide_matmul(a, b, a_format, b_format, transpose_a=False, transpose_b=False):
         and a.shape.rank == b.shape.rank
         and (a.shape.rank == 2 or _known_equal(a.shape[:-2], b.shape[:-2]))
     )
-    if fits and same_batch and not _on_gpu(a):
+    if fits and same_batch and (HAS_GPU_KERNELS or not _on_gpu(a)):
         return ops.lowprec_wide_mat_mul(
             a=a,
             b=b,
@@ -37,7 +37,7 @@ def _known_equal(a, b):
 
 
 def _on_gpu(x):
-    """Whether x lies, or will lie, on a GPU: the integer kernel is for the CPU."""
+    """Whether x lies, or will lie, on a GPU."""
     return "GPU" in (getattr(x, "device", None) or "") or (
         not tf.executing_eagerly() and bool(tf.config.list_logical_devices("GPU"))
     )

@@ -1,0 +1,168 @@
+"""Speed of lp.matmul with narrow accumulators as ratios, in one run, to tf.matmul in float32.
+
+    python benchmarks/matmul.py [--quick] [--results results]
+
+Median of at least 7 timings each; the contenders take turns. The peer that emulates a narrow
+accumulator with TensorFlow's own ops, a step for each k, is timed at 256^3. Writes matmul.json and
+matmul.png.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import tf_lowprec as lp
+
+SEED = (1, 2)
+FLOAT32 = "tf.matmul float32"
+
+
+def _gemm(mantissa_bits, chunk, rounding="nearest_even", operand=lp.FP8_E5M2):
+    accumulator = lp.Accumulator(lp.FloatFormat(6, mantissa_bits), chunk, rounding)
+    return lp.Gemm(operand, operand, accumulator)
+
+
+# name -> (Gemm, the ratio that the project asks for)
+CASES = {
+    "E5M2, (1,6,5), chunk 64": (_gemm(5, 64), 0.40),
+    "E5M2, (1,6,9)": (_gemm(9, None), 0.40),
+    "E5M2, (1,6,9), chunk 64": (_gemm(9, 64), 0.40),
+    "E4M3FN, (1,6,9), chunk 64": (_gemm(9, 64, operand=lp.FP8_E4M3FN), 0.40),
+    "E5M2, (1,6,11), chunk 64": (_gemm(11, 64), 0.40),
+    "E5M2, (1,6,12), chunk 64": (_gemm(12, 64), 0.22),
+    "E5M2, (1,6,16), chunk 64": (_gemm(16, 64), 0.22),
+    "float32, (1,6,9), chunk 64": (_gemm(9, 64, operand=None), 0.10),
+    "float32, (1,6,16), chunk 64": (_gemm(16, 64, operand=None), 0.10),
+    "E5M2, (1,6,9) toward zero": (_gemm(9, None, "toward_zero"), 0.40),
+    "E5M2, (1,6,9) toward zero, chunk 64": (_gemm(9, 64, "toward_zero"), 0.40),
+    "E5M2, (1,6,7) stochastic, chunk 64": (_gemm(7, 64, "stochastic"), 0.20),
+    "E5M2, (1,6,9) stochastic": (_gemm(9, None, "stochastic"), 0.20),
+    "E5M2, (1,6,9) stochastic, chunk 64": (_gemm(9, 64, "stochastic"), 0.20),
+}
+SCALING = "E5M2, (1,6,9), chunk 64"
+
+
+def tf_ops(a, b):
+    """The peer: float16 operands and accumulator, a TensorFlow step for each k."""
+    a, b = tf.cast(a, tf.float16), tf.cast(b, tf.float16)
+
+    def step(k, total):
+        product = tf.cast(a[:, k, None], tf.float32) * tf.cast(b[k], tf.float32)
+        return k + 1, tf.cast(tf.cast(total, tf.float32) + product, tf.float16)
+
+    zeros = tf.zeros((tf.shape(a)[0], tf.shape(b)[1]), tf.float16)
+    return tf.while_loop(lambda k, _: k < tf.shape(a)[1], step, (0, zeros))[1]
+
+
+def seconds(functions, size, repetitions):
+    """Of one product of each function, the median over turns. Small ones: many to a timing."""
+    calls = max(1, 256**3 // size**3)
+    lefts = [tf.random.normal((size, size)) for _ in range(calls)]
+    right = tf.random.normal((size, size))
+    compiled = {
+        name: tf.function(lambda lefts, right, f=f: [f(left, right) for left in lefts])
+        for name, f in functions.items()
+    }
+    times = {name: [] for name in functions}
+    for turn in range(repetitions + 2):
+        for name, function in compiled.items():
+            start = time.perf_counter()
+            function(lefts, right)
+            if turn >= 2:
+                times[name].append((time.perf_counter() - start) / calls)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="512^3 at most, fewer turns")
+    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
+    arguments = parser.parse_args()
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    size, repetitions = (512, 3) if arguments.quick else (1024, 9)
+
+    functions = {FLOAT32: tf.matmul}
+    for name, (gemm, _) in CASES.items():
+        functions[name] = lambda a, b, gemm=gemm: lp.matmul(a, b, gemm, seed=SEED)
+    at = {}
+    for names in track([[n] for n in CASES], console=console):
+        # In pairs with the reference, so that a machine that slows down slows both.
+        pair = {name: functions[name] for name in (FLOAT32, *names)}
+        at[names[0]] = seconds(pair, size, repetitions)
+    peer = seconds({FLOAT32: tf.matmul, "TF ops": tf_ops}, 256, 3)
+
+    table = Table(title=f"{size} x {size} x {size}")
+    for column in ("operands, accumulator", "G MAC/s", "ratio to tf.matmul", "asked for"):
+        table.add_column(column, justify="left" if column.startswith("op") else "right")
+    rows = []
+    for name, times in at.items():
+        rate, ratio = size**3 / times[name] / 1e9, times[FLOAT32] / times[name]
+        rows.append({"case": name, "g_mac_per_s": round(rate, 2), "ratio": round(ratio, 3)})
+        table.add_row(name, f"{rate:.1f}", f"{ratio:.2f}", f"{CASES[name][1]:.2f}")
+    reference = statistics.median(size**3 / times[FLOAT32] / 1e9 for times in at.values())
+    table.add_row(FLOAT32, f"{reference:.1f}", "1.00", "")
+    ratio = peer[FLOAT32] / peer["TF ops"]
+    table.add_row("TF ops, float16, 256^3", f"{256**3 / peer['TF ops'] / 1e9:.2f}", f"{ratio:.4f}")
+    console.print(table)
+
+    sizes = [64, 128, 256, 512] if arguments.quick else [64, 128, 256, 512, 1024, 2048]
+    pair = {name: functions[name] for name in (FLOAT32, SCALING)}
+    scaling = {s: seconds(pair, s, 3 if s > 1024 else repetitions) for s in sizes}
+    table = Table(title=f"{SCALING}: time per multiply-accumulate")
+    for column in ("size", "ns", "share of the largest's", "ratio to tf.matmul"):
+        table.add_column(column, justify="right")
+    per_mac = {s: times[SCALING] / s**3 * 1e9 for s, times in scaling.items()}
+    for s, times in scaling.items():
+        table.add_row(
+            f"{s}^3",
+            f"{per_mac[s]:.4f}",
+            f"{per_mac[s] / per_mac[sizes[-1]]:.2f}",
+            f"{times[FLOAT32] / times[SCALING]:.2f}",
+        )
+    console.print(table)
+
+    record = {
+        "command": "python benchmarks/matmul.py",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
+        "size": size,
+        "tf_matmul_g_mac_per_s": round(reference, 1),
+        "cases": rows,
+        "tf_ops_float16_256": {
+            "g_mac_per_s": round(256**3 / peer["TF ops"] / 1e9, 3),
+            "ratio": round(ratio, 4),
+        },
+        "scaling_ns_per_mac": {str(s): round(v, 5) for s, v in per_mac.items()},
+    }
+    path = arguments.results / "matmul.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    names = [row["case"] for row in rows][::-1]
+    axes.barh(names, [row["ratio"] for row in rows][::-1])
+    for i, name in enumerate(names):
+        axes.plot([CASES[name][1]] * 2, [i - 0.4, i + 0.4], "k")
+    axes.set_xlabel("speed as a ratio to tf.matmul in float32 (black: asked for)")
+    axes.set_title(f"lp.matmul with narrow accumulators, {size}$^3$")
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(arguments.results / "matmul.png", dpi=120)
+    plt.close(figure)
+    console.print(f"Wrote {path} and {arguments.results}/matmul.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+// OpKernel of Lowprec>MatMul: attributes, checks, threads. The loops are in matmul_loops.h.
+#include <vector>
+
+#include "cc/kernels/matmul.h"
+#include "cc/kernels/op_threads.h"
+#include "cc/kernels/op_util.h"
+#include "cc/numerics/accumulate.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/util/matmul_bcast.h"
+
+namespace tf_lowprec {
+namespace {
+
+using ::tensorflow::DEVICE_CPU;
+using ::tensorflow::MatMulBCast;
+using ::tensorflow::OpInputList;
+using ::tensorflow::OpKernel;
+using ::tensorflow::OpKernelConstruction;
+using ::tensorflow::OpKernelContext;
+using ::tensorflow::Tensor;
+using ::tensorflow::TensorShape;
+
+// How one operand is rounded, from the attributes NAME_formats, NAME_roundings and NAME_streams.
+struct OperandRounding {
+  std::vector<QuantizeTask> stages;
+  OperandSpec spec;
+};
+
+absl::Status GetOperand(OpKernelConstruction* ctx, const std::string& name, OperandRounding* out) {
+  std::vector<std::string> formats, roundings;
+  std::vector<int64_t> streams;
+  TF_RETURN_IF_ERROR(ctx->GetAttr(name + "_formats", &formats));
+  TF_RETURN_IF_ERROR(ctx->GetAttr(name + "_roundings", &roundings));
+  TF_RETURN_IF_ERROR(ctx->GetAttr(name + "_streams", &streams));
+  if (formats.size() != roundings.size() || formats.size() != streams.size()) {
+    return InvalidArgument(name, "_formats, ", name, "_roundings and ", name,
+                           "_streams must have equal lengths, got ", formats.size(), ", ",
+                           roundings.size(), " and ", streams.size());
+  }
+  for (size_t i = 0; i < formats.size(); ++i) {
+    Format format;
+    const std::string problem = ParseFormat(formats[i], &format);
+    if (!problem.empty()) return InvalidArgument(name, "_formats: ", problem);
+    Rounding rounding = Rounding::kNearestEven;
+    if (!ParseRounding(roundings[i], &rounding)) {
+      return InvalidArgument(name, "_roundings: unknown rounding '", roundings[i], "'");
+    }
+    out->stages.push_back(MakeQuantizeTask(format, rounding, streams[i]));
+    const FloatFormat& f = format.floating;
+    const int word = format.fixed.integer_bits + format.fixed.fractional_bits;
+    out->spec.bits = format.is_fixed ? (word > 1 ? word - 1 : 1) : f.mantissa_bits + 1;
+    out->spec.min_quantum =
+        format.is_fixed ? -format.fixed.fractional_bits : FloatMinExponent(f) - f.mantissa_bits;
+  }
+  return absl::OkStatus();
+}
+
+// What both devices do: attributes, shapes, the output. Run fills a non-empty product.
+class MatMulOpBase : public OpKernel {
+ public:
+  explicit MatMulOpBase(OpKernelConstruction* ctx) : OpKernel(ctx) {
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("transpose_a", &transpose_a_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("transpose_b", &transpose_b_));
+    OP_REQUIRES_OK(ctx, GetOperand(ctx, "a", &a_));
+    OP_REQUIRES_OK(ctx, GetOperand(ctx, "b", &b_));
+    Format format;
+    OP_REQUIRES_OK(ctx, GetFormat(ctx, &format, "accumulator"));
+    OP_REQUIRES(ctx, !format.is_fixed,
+                InvalidArgument("accumulator must be a float format, got fixed point"));
+    Rounding rounding = Rounding::kNearestEven;
+    OP_REQUIRES_OK(ctx, GetRounding(ctx, &rounding));
+    AccumulatorSpec& spec = task_.accumulator;
+    spec.exponent_bits = format.floating.exponent_bits;
+    spec.mantissa_bits = format.floating.mantissa_bits;
+    spec.specials = static_cast<int>(format.floating.specials);
+    spec.saturate = format.floating.saturate;
+    spec.subnormals = format.floating.subnormals;
+    spec.rounding = static_cast<int>(rounding);
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("chunk", &spec.chunk));
+    int64_t stream;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("stream", &stream));
+    task_.stream = static_cast<uint64_t>(stream);
+    task_.a_spec = a_.spec;
+    task_.b_spec = b_.spec;
+    int num_random_bits;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("num_random_bits", &num_random_bits));
+    OP_REQUIRES(ctx, num_random_bits <= 1,
+                InvalidArgument("random_bits takes one tensor, got ", num_random_bits));
+    std::string output_format;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("output_format", &output_format));
+    rounds_output_ = !output_format.empty();
+    if (rounds_output_) {
+      Format output;
+      OP_REQUIRES_OK(ctx, GetFormat(ctx, &output, "output_format"));
+      Rounding output_rounding = Rounding::kNearestEven;
+      OP_REQUIRES_OK(ctx, GetRounding(ctx, &output_rounding, "output_rounding"));
+      OP_REQUIRES_OK(ctx, ctx->GetAttr("output_stream", &stream));
+      output_ = MakeQuantizeTask(output, output_rounding, stream);
+    }
+  }
+
+  void Compute(OpKernelContext* ctx) override {
+    const Tensor& a = ctx->input(0);
+    const Tensor& b = ctx->input(1);
+    OP_REQUIRES(ctx, a.dims() >= 2 && b.dims() >= 2,
+                InvalidArgument("a and b must have at least two axes, got shapes ",
+                                a.shape().DebugString(), " and ", b.shape().DebugString()));
+    MatMulTask task = task_;
+    OP_REQUIRES_OK(ctx, ReadSeed(ctx->input(2), task.seed));
+    task.m = a.dim_size(a.dims() - (transpose_a_ ? 1 : 2));
+    task.k = a.dim_size(a.dims() - (transpose_a_ ? 2 : 1));
+    task.n = b.dim_size(b.dims() - (transpose_b_ ? 2 : 1));
+    const MatMulBCast broadcast(a.shape().dim_sizes(), b.shape().dim_sizes());
+    OP_REQUIRES(ctx, b.dim_size(b.dims() - (transpose_b_ ? 1 : 2)) == task.k && broadcast.IsValid(),
+                InvalidArgument("a of shape ", a.shape().DebugString(), " and b of shape ",
+                                b.shape().DebugString(), " do not match (transpose_a=",
+                                transpose_a_, ", transpose_b=", transpose_b_, ")"));
+    TensorShape shape = broadcast.output_batch_shape();
+    shape.AddDim(task.m);
+    shape.AddDim(task.n);
+    OP_REQUIRES_OK(ctx, ReadRandomBits(ctx, shape, &task));
+    Tensor* product = nullptr;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, shape, &product));
+    if (product->NumElements() == 0) return;
+
+    Run(ctx, a, b, broadcast, task, product->flat<float>().data(), product->NumElements());
+  }
+
+ protected:
+  // task has everything but the operands.
+  virtual void Run(OpKernelContext* ctx, const Tensor& a, const Tensor& b,
+                   const MatMulBCast& broadcast, const MatMulTask& task, float* c,
+                   int64_t size) = 0;
+  // random_bits' values, where host memory holds them.
+  virtual absl::Status CheckRandomBits(const int32_t* r, int64_t n) const = 0;
+
+  static void SetSeed(const uint32_t seed[2], QuantizeTask* task) {
+    task->seed[0] = seed[0];
+    task->seed[1] = seed[1];
+  }
+
+  OperandRounding a_, b_;
+  bool transpose_a_ = false, transpose_b_ = false, rounds_output_ = false;
+  QuantizeTask output_;
+
+ private:
+  absl::Status ReadRandomBits(OpKernelContext* ctx, const TensorShape& output,
+                              MatMulTask* task) const {
+    OpInputList random_bits;
+    TF_RETURN_IF_ERROR(ctx->input_list("random_bits", &random_bits));
+    if (random_bits.size() == 0) return absl::OkStatus();
+    TensorShape shape = output;
+    shape.AddDim(task->Steps());
+    if (random_bits[0].shape() != shape) {
+      return InvalidArgument("random_bits must have shape ", shape.DebugString(),
+                             " (the product's, and a value for each k and each chunk), got ",
+                             random_bits[0].shape().DebugString());
+    }
+    task->random_bits = random_bits[0].flat<int32_t>().data();
+    return CheckRandomBits(task->random_bits, random_bits[0].NumElements());
+  }
+
+  MatMulTask task_;
+};
+
+class MatMulCpuOp : public MatMulOpBase {
+ public:
+  explicit MatMulCpuOp(OpKernelConstruction* ctx)
+      : MatMulOpBase(ctx), kernel_(ChooseMatMul()), quantize_(ChooseQuantize()) {}
+
+ protected:
+  void Run(OpKernelContext* ctx, const Tensor& a, const Tensor& b, const MatMulBCast& broadcast,
+           const MatMulTask& task, float* c, int64_t size) override {
+    Operand left, right;
+    left.batches = broadcast.x_batch_size();
+    left.width = kernel_.rows;
+    left.lanes_last = transpose_a_;
+    OP_REQUIRES_OK(ctx, Pack(ctx, a, a_, task.m, task.k, task.seed, &left));
+    right.batches = broadcast.y_batch_size();
+    right.width = kernel_.columns;
+    right.lanes_last = !transpose_b_;
+    OP_REQUIRES_OK(ctx, Pack(ctx, b, b_, task.n, task.k, task.seed, &right));
+
+    const int64_t tiles = kernel_.Tiles(task.m, task.n);
+    const int64_t tile_cost = int64_t{kernel_.rows} * kernel_.columns * (task.k + 1) / 6;
+    RunSharded(ctx, broadcast.output_batch_size() * tiles, tile_cost,
+               [&](int64_t begin, int64_t end) {
+                 while (begin < end) {
+                   const int64_t batch = begin / tiles, first = begin % tiles;
+                   const int64_t count = std::min(tiles - first, end - begin);
+                   MatMulTask part = task;
+                   const bool own = !broadcast.IsBroadcastingRequired();
+                   const int64_t i = own ? batch : broadcast.x_batch_indices()[batch];
+                   const int64_t j = own ? batch : broadcast.y_batch_indices()[batch];
+                   part.a = left.At(i);
+                   part.a_range = left.RangeAt(i);
+                   part.b = right.At(j);
+                   part.b_range = right.RangeAt(j);
+                   part.index = batch * task.m * task.n;
+                   part.c = c + part.index;
+                   if (part.random_bits != nullptr) part.random_bits += part.index * task.Steps();
+                   kernel_.multiply(part, first, first + count);
+                   begin += count;
+                 }
+               });
+    if (rounds_output_) RoundOutput(ctx, task.seed, c, size);
+  }
+
+  absl::Status CheckRandomBits(const int32_t* r, int64_t n) const override {
+    for (int64_t i = 0; i < n; ++i) {
+      if (r[i] < 0 || r[i] >= 1 << kAccumulatorRandomBits) {
+        return InvalidArgument("random_bits[", i, "] = ", r[i],
+                               " (flat index) must be in 0..2^16-1");
+      }
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  // An operand's panels, batch after batch.
+  struct Operand {
+    int64_t batches = 1;
+    int width = 0;
+    bool lanes_last = false;
+    Tensor packed;
+    std::vector<PanelRange> ranges;
+    int64_t panels = 0, batch_size = 0;
+
+    const float* At(int64_t batch) const {
+      return packed.flat<float>().data() + batch * batch_size;
+    }
+    const PanelRange* RangeAt(int64_t batch) const { return ranges.data() + batch * panels; }
+  };
+
+  absl::Status Pack(OpKernelContext* ctx, const Tensor& x, const OperandRounding& rounding,
+                    int64_t lanes, int64_t k, const uint32_t seed[2], Operand* out) const {
+    std::vector<QuantizeTask> stages = rounding.stages;
+    for (QuantizeTask& stage : stages) SetSeed(seed, &stage);
+    PackTask task;
+    task.lanes = lanes;
+    task.k = k;
+    task.lanes_last = out->lanes_last;
+    task.width = out->width;
+    task.stages = stages.data();
+    task.num_stages = static_cast<int>(stages.size());
+    out->panels = task.Panels();
+    out->batch_size = out->panels * out->width * k;
+    out->ranges.resize(out->batches * out->panels);
+    TF_RETURN_IF_ERROR(ctx->allocate_temp(
+        ::tensorflow::DT_FLOAT, TensorShape({out->batches * out->batch_size}), &out->packed));
+    float* packed = out->packed.flat<float>().data();
+    const float* data = x.flat<float>().data();
+    const int64_t units = MatMul::PackUnits(task);
+    const int64_t unit_cost = lanes * k / std::max<int64_t>(units, 1) * (1 + 2 * stages.size());
+    RunSharded(ctx, out->batches * units, unit_cost, [&](int64_t begin, int64_t end) {
+      while (begin < end) {
+        const int64_t batch = begin / units, first = begin % units;
+        const int64_t count = std::min(units - first, end - begin);
+        PackTask part = task;
+        part.index = batch * lanes * k;
+        part.x = data + part.index;
+        part.packed = packed + batch * out->batch_size;
+        part.range = out->ranges.data() + batch * out->panels;
+        kernel_.pack(part, first, first + count);
+        begin += count;
+      }
+    });
+    return absl::OkStatus();
+  }
+
+  void RoundOutput(OpKernelContext* ctx, const uint32_t seed[2], float* c, int64_t n) const {
+    QuantizeTask task = output_;
+    task.x32 = task.y = c;
+    SetSeed(seed, &task);
+    const int64_t grains = (n + kQuantizeGrain - 1) / kQuantizeGrain;
+    RunSharded(ctx, grains, kQuantizeGrain * 2, [&](int64_t begin, int64_t end) {
+      quantize_(task, begin * kQuantizeGrain, std::min(end * kQuantizeGrain, n));
+    });
+  }
+
+  const MatMul kernel_;
+  const QuantizeFn quantize_;
+};
+
+REGISTER_KERNEL_BUILDER(Name("Lowprec>MatMul").Device(DEVICE_CPU).HostMemory("seed"), MatMulCpuOp);
+
+#if GOOGLE_CUDA
+class MatMulGpuOp : public MatMulOpBase {
+ public:
+  using MatMulOpBase::MatMulOpBase;
+
+ protected:
+  void Run(OpKernelContext* ctx, const Tensor& a, const Tensor& b, const MatMulBCast& broadcast,
+           const MatMulTask& task, float* c, int64_t size) override {
+    GpuMatMulTask gpu;
+    Tensor rounded_a, rounded_b;
+    OP_REQUIRES_OK(ctx, Round(ctx, a, a_, task.seed, &rounded_a));
+    OP_REQUIRES_OK(ctx, Round(ctx, b, b_, task.seed, &rounded_b));
+    gpu.a = rounded_a.flat<float>().data();
+    gpu.b = rounded_b.flat<float>().data();
+    gpu.c = c;
+    gpu.m = task.m;
+    gpu.n = task.n;
+    gpu.k = task.k;
+    gpu.a_step = task.m * task.k;
+    gpu.b_step = task.k * task.n;
+    gpu.transpose_a = transpose_a_;
+    gpu.transpose_b = transpose_b_;
+    gpu.accumulator = task.accumulator;
+    gpu.seed[0] = task.seed[0];
+    gpu.seed[1] = task.seed[1];
+    gpu.stream = task.stream;
+    gpu.random_bits = task.random_bits;
+    const int64_t batches = broadcast.output_batch_size();
+    if (!broadcast.IsBroadcastingRequired()) {
+      gpu.batches = batches;
+      LaunchMatMul(gpu, CudaStream(ctx));
+    } else {
+      for (int64_t batch = 0; batch < batches; ++batch) {
+        GpuMatMulTask part = gpu;
+        part.a += broadcast.x_batch_indices()[batch] * gpu.a_step;
+        part.b += broadcast.y_batch_indices()[batch] * gpu.b_step;
+        part.index = batch * gpu.m * gpu.n;
+        part.c += part.index;
+        if (part.random_bits != nullptr) part.random_bits += part.index * task.Steps();
+        LaunchMatMul(part, CudaStream(ctx));
+      }
+    }
+    if (rounds_output_) {
+      QuantizeTask output = output_;
+      output.x32 = output.y = c;
+      SetSeed(task.seed, &output);
+      LaunchQuantize(output, size, CudaStream(ctx));
+    }
+  }
+
+  // On the device; the kernel takes them modulo 2^16.
+  absl::Status CheckRandomBits(const int32_t*, int64_t) const override { return absl::OkStatus(); }
+
+ private:
+  // x after its roundings; x itself if there are none.
+  absl::Status Round(OpKernelContext* ctx, const Tensor& x, const OperandRounding& rounding,
+                     const uint32_t seed[2], Tensor* out) const {
+    *out = x;
+    if (rounding.stages.empty() || x.NumElements() == 0) return absl::OkStatus();
+    TF_RETURN_IF_ERROR(ctx->allocate_temp(::tensorflow::DT_FLOAT, x.shape(), out));
+    const float* from = x.flat<float>().data();
+    for (QuantizeTask stage : rounding.stages) {
+      stage.x32 = from;
+      stage.y = out->flat<float>().data();
+      SetSeed(seed, &stage);
+      LaunchQuantize(stage, x.NumElements(), CudaStream(ctx));
+      from = stage.y;
+    }
+    return absl::OkStatus();
+  }
+};
+
+REGISTER_KERNEL_BUILDER(Name("Lowprec>MatMul").Device(::tensorflow::DEVICE_GPU).HostMemory("seed"),
+                        MatMulGpuOp);
+#endif
+
+}  // namespace
+}  // namespace tf_lowprec
