@@ -14,7 +14,10 @@ struct NoState {};
 
 // Rounds t to m bits, to nearest even: adding 2^(M - m) times t's own power of two (M: mantissa
 // bits of the lanes) leaves no room for more, and subtracting it again is exact.
-template <typename L, bool kUnderflow, bool kToOdd>
+//
+// With kMasked, a NaN among the operands means: leave the sum as it is. With kUnderflow only: where
+// sums cannot be -0, adding 0 does the same.
+template <typename L, bool kUnderflow, bool kToOdd, bool kMasked = false>
 struct NearestStep {
   using Lanes = L;
   using V = typename L::Vector;
@@ -48,7 +51,9 @@ struct NearestStep {
     V big = L::And(t, keep_);
     if constexpr (kUnderflow) {
       big = L::AddBits(L::Max(big, lowest_), shift_);
-      return L::OrAnd(L::Sub(L::Add(t, big), big), t, sign_);
+      const V rounded = L::OrAnd(L::Sub(L::Add(t, big), big), t, sign_);
+      if constexpr (kMasked) return L::IfNan(t, s, rounded);
+      return rounded;
     }
 #if defined(__AVX512F__)
     // The same with multiply-adds: Zen's adders alone would be the bottleneck.
@@ -78,7 +83,7 @@ struct FmaStep {
 };
 
 // Runs with the rounding mode toward zero: cutting what was cut already is cutting once.
-template <bool kUnderflow>
+template <bool kUnderflow, bool kMasked = false>
 struct TruncateStep {
   using Lanes = FloatLanes;
   using V = FloatLanes::Vector;
@@ -103,7 +108,9 @@ struct TruncateStep {
     // Below the lowest normal binade, to multiples of the smallest quantum.
     const V big = Lanes::OrAnd(big_, t, sign_);
     const V low = Lanes::OrAnd(Lanes::Sub(Lanes::Add(t, big), big), t, sign_);
-    return Lanes::IfLess(Lanes::And(t, magnitude_), lowest_, low, cut);
+    const V rounded = Lanes::IfLess(Lanes::And(t, magnitude_), lowest_, low, cut);
+    if constexpr (kMasked) return Lanes::IfNan(t, s, rounded);
+    return rounded;
   }
 
  private:
@@ -153,11 +160,12 @@ struct StochasticStep {
 
  private:
   V Exactly(V s, V a, V b, V x) const {
-    alignas(64) float sums[kLanes], lhs[kLanes], rhs[kLanes], states[kLanes];
+    alignas(64) float sums[kLanes], lhs[kLanes], rhs[kLanes];
+    alignas(64) uint32_t states[kLanes];
     Lanes::Store(sums, s);
     Lanes::Store(lhs, a);
     Lanes::Store(rhs, b);
-    Lanes::Store(states, x);
+    Lanes::StoreBits(states, x);
     const ScopedRoundToNearest nearest;
     StepLanes(sums, lhs, rhs, states);
     return Lanes::Load(sums);
@@ -165,9 +173,9 @@ struct StochasticStep {
 
   // Not inlined, so that nothing of it moves out of the rounding mode's scope.
   __attribute__((noinline)) void StepLanes(float* s, const float* a, const float* b,
-                                           const float* states) const {
+                                           const uint32_t* states) const {
     for (int i = 0; i < kLanes; ++i) {
-      const uint32_t r = ToBits<float>(states[i]) >> (32 - kAccumulatorRandomBits);
+      const uint32_t r = states[i] >> (32 - kAccumulatorRandomBits);
       s[i] = AccumulateStep<Rounding::kStochastic, false>(s[i], a[i], b[i], rounder_, r);
     }
   }

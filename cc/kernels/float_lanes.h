@@ -44,6 +44,9 @@ struct FloatLanes {
   static Vector IfLess(Vector x, Vector y, Vector yes, Vector no) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_LT_OQ), no, yes);
   }
+  static Vector IfNan(Vector x, Vector yes, Vector no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), no, yes);
+  }
   // a b + c rounded to odd: where it is inexact, the neighbour toward zero with its last bit set.
   static Vector FmaToOdd(Vector a, Vector b, Vector c) {
     const Vector down = _mm512_fmadd_round_ps(a, b, c, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
@@ -51,6 +54,8 @@ struct FloatLanes {
     const Vector inner = _mm512_range_ps(down, up, 2);  // the smaller magnitude
     return OrAnd(inner, _mm512_xor_ps(down, up), SetBits(1));
   }
+  static Vector LoadBits(const uint32_t* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
+  static void StoreBits(uint32_t* p, Vector v) { _mm512_storeu_si512(p, _mm512_castps_si512(v)); }
   static Vector Xor(Vector a, Vector b) { return _mm512_xor_ps(a, b); }
   static Vector ShiftLeft(Vector a, int count) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), count));
@@ -90,6 +95,9 @@ struct DoubleLanes {
     return _mm512_castsi512_pd(_mm512_ternarylogic_epi64(
         _mm512_castpd_si512(a), _mm512_castpd_si512(b), _mm512_castpd_si512(c), 0xF8));
   }
+  static Vector IfNan(Vector x, Vector yes, Vector no) {
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(x, x, _CMP_UNORD_Q), no, yes);
+  }
 };
 
 #elif defined(__AVX2__)
@@ -115,6 +123,15 @@ struct FloatLanes {
   static Vector OrAnd(Vector a, Vector b, Vector c) { return _mm256_or_ps(a, _mm256_and_ps(b, c)); }
   static Vector IfLess(Vector x, Vector y, Vector yes, Vector no) {
     return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, y, _CMP_LT_OQ));
+  }
+  static Vector IfNan(Vector x, Vector yes, Vector no) {
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  }
+  static Vector LoadBits(const uint32_t* p) {
+    return _mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static void StoreBits(uint32_t* p, Vector v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_castps_si256(v));
   }
   static Vector Xor(Vector a, Vector b) { return _mm256_xor_ps(a, b); }
   static Vector ShiftLeft(Vector a, int count) {
@@ -153,6 +170,9 @@ struct DoubleLanes {
     return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a), _mm256_castpd_si256(b)));
   }
   static Vector OrAnd(Vector a, Vector b, Vector c) { return _mm256_or_pd(a, _mm256_and_pd(b, c)); }
+  static Vector IfNan(Vector x, Vector yes, Vector no) {
+    return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(x, x, _CMP_UNORD_Q));
+  }
   // As AddToOdd of cc/numerics/accumulate.h; the product is exact.
   static Vector FmaToOdd(Vector a, Vector b, Vector c) {
     const Vector p = _mm256_mul_pd(a, b), t = Add(c, p), back = Sub(t, c);
@@ -201,6 +221,7 @@ struct PortableLanes {
         (reinterpret_cast<Integers>(b) & reinterpret_cast<Integers>(c)));
   }
   static Vector IfLess(Vector x, Vector y, Vector yes, Vector no) { return x < y ? yes : no; }
+  static Vector IfNan(Vector x, Vector yes, Vector no) { return x == x ? no : yes; }
   static Vector FmaToOdd(Vector a, Vector b, Vector c) {
     const Vector p = a * b, t = c + p, back = t - c;
     const Vector error = (c - (t - back)) + (p - back);
@@ -210,6 +231,12 @@ struct PortableLanes {
     return OrAnd(AddBits(t, And(inexact, beyond)), inexact, SetBits(1));
   }
   typedef UInt Unsigned __attribute__((vector_size(kCount * sizeof(T))));
+  static Vector LoadBits(const UInt* p) {
+    Vector v;
+    memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  static void StoreBits(UInt* p, Vector v) { memcpy(p, &v, sizeof(v)); }
   static Vector Xor(Vector a, Vector b) {
     return reinterpret_cast<Vector>(reinterpret_cast<Integers>(a) ^ reinterpret_cast<Integers>(b));
   }

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "cc/kernels/matmul.h"
+#include "cc/kernels/op_gemm.h"
 #include "cc/kernels/op_threads.h"
 #include "cc/kernels/op_util.h"
 #include "cc/numerics/accumulate.h"
@@ -20,83 +21,21 @@ using ::tensorflow::OpKernelContext;
 using ::tensorflow::Tensor;
 using ::tensorflow::TensorShape;
 
-// How one operand is rounded, from the attributes NAME_formats, NAME_roundings and NAME_streams.
-struct OperandRounding {
-  std::vector<QuantizeTask> stages;
-  OperandSpec spec;
-};
-
-absl::Status GetOperand(OpKernelConstruction* ctx, const std::string& name, OperandRounding* out) {
-  std::vector<std::string> formats, roundings;
-  std::vector<int64_t> streams;
-  TF_RETURN_IF_ERROR(ctx->GetAttr(name + "_formats", &formats));
-  TF_RETURN_IF_ERROR(ctx->GetAttr(name + "_roundings", &roundings));
-  TF_RETURN_IF_ERROR(ctx->GetAttr(name + "_streams", &streams));
-  if (formats.size() != roundings.size() || formats.size() != streams.size()) {
-    return InvalidArgument(name, "_formats, ", name, "_roundings and ", name,
-                           "_streams must have equal lengths, got ", formats.size(), ", ",
-                           roundings.size(), " and ", streams.size());
-  }
-  for (size_t i = 0; i < formats.size(); ++i) {
-    Format format;
-    const std::string problem = ParseFormat(formats[i], &format);
-    if (!problem.empty()) return InvalidArgument(name, "_formats: ", problem);
-    Rounding rounding = Rounding::kNearestEven;
-    if (!ParseRounding(roundings[i], &rounding)) {
-      return InvalidArgument(name, "_roundings: unknown rounding '", roundings[i], "'");
-    }
-    out->stages.push_back(MakeQuantizeTask(format, rounding, streams[i]));
-    const FloatFormat& f = format.floating;
-    const int word = format.fixed.integer_bits + format.fixed.fractional_bits;
-    out->spec.bits = format.is_fixed ? (word > 1 ? word - 1 : 1) : f.mantissa_bits + 1;
-    out->spec.min_quantum =
-        format.is_fixed ? -format.fixed.fractional_bits : FloatMinExponent(f) - f.mantissa_bits;
-  }
-  return absl::OkStatus();
-}
-
 // What both devices do: attributes, shapes, the output. Run fills a non-empty product.
 class MatMulOpBase : public OpKernel {
  public:
   explicit MatMulOpBase(OpKernelConstruction* ctx) : OpKernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("transpose_a", &transpose_a_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("transpose_b", &transpose_b_));
-    OP_REQUIRES_OK(ctx, GetOperand(ctx, "a", &a_));
-    OP_REQUIRES_OK(ctx, GetOperand(ctx, "b", &b_));
-    Format format;
-    OP_REQUIRES_OK(ctx, GetFormat(ctx, &format, "accumulator"));
-    OP_REQUIRES(ctx, !format.is_fixed,
-                InvalidArgument("accumulator must be a float format, got fixed point"));
-    Rounding rounding = Rounding::kNearestEven;
-    OP_REQUIRES_OK(ctx, GetRounding(ctx, &rounding));
-    AccumulatorSpec& spec = task_.accumulator;
-    spec.exponent_bits = format.floating.exponent_bits;
-    spec.mantissa_bits = format.floating.mantissa_bits;
-    spec.specials = static_cast<int>(format.floating.specials);
-    spec.saturate = format.floating.saturate;
-    spec.subnormals = format.floating.subnormals;
-    spec.rounding = static_cast<int>(rounding);
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("chunk", &spec.chunk));
-    int64_t stream;
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("stream", &stream));
-    task_.stream = static_cast<uint64_t>(stream);
-    task_.a_spec = a_.spec;
-    task_.b_spec = b_.spec;
+    OP_REQUIRES_OK(ctx, GetGemm(ctx, &gemm_));
+    task_.accumulator = gemm_.accumulator;
+    task_.a_spec = gemm_.a.spec;
+    task_.b_spec = gemm_.b.spec;
+    task_.stream = gemm_.stream;
     int num_random_bits;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_random_bits", &num_random_bits));
     OP_REQUIRES(ctx, num_random_bits <= 1,
                 InvalidArgument("random_bits takes one tensor, got ", num_random_bits));
-    std::string output_format;
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("output_format", &output_format));
-    rounds_output_ = !output_format.empty();
-    if (rounds_output_) {
-      Format output;
-      OP_REQUIRES_OK(ctx, GetFormat(ctx, &output, "output_format"));
-      Rounding output_rounding = Rounding::kNearestEven;
-      OP_REQUIRES_OK(ctx, GetRounding(ctx, &output_rounding, "output_rounding"));
-      OP_REQUIRES_OK(ctx, ctx->GetAttr("output_stream", &stream));
-      output_ = MakeQuantizeTask(output, output_rounding, stream);
-    }
   }
 
   void Compute(OpKernelContext* ctx) override {
@@ -134,14 +73,8 @@ class MatMulOpBase : public OpKernel {
   // random_bits' values, where host memory holds them.
   virtual absl::Status CheckRandomBits(const int32_t* r, int64_t n) const = 0;
 
-  static void SetSeed(const uint32_t seed[2], QuantizeTask* task) {
-    task->seed[0] = seed[0];
-    task->seed[1] = seed[1];
-  }
-
-  OperandRounding a_, b_;
-  bool transpose_a_ = false, transpose_b_ = false, rounds_output_ = false;
-  QuantizeTask output_;
+  GemmAttributes gemm_;
+  bool transpose_a_ = false, transpose_b_ = false;
 
  private:
   absl::Status ReadRandomBits(OpKernelContext* ctx, const TensorShape& output,
@@ -175,11 +108,11 @@ class MatMulCpuOp : public MatMulOpBase {
     left.batches = broadcast.x_batch_size();
     left.width = kernel_.rows;
     left.lanes_last = transpose_a_;
-    OP_REQUIRES_OK(ctx, Pack(ctx, a, a_, task.m, task.k, task.seed, &left));
+    OP_REQUIRES_OK(ctx, Pack(ctx, a, gemm_.a, task.m, task.k, task.seed, &left));
     right.batches = broadcast.y_batch_size();
     right.width = kernel_.columns;
     right.lanes_last = !transpose_b_;
-    OP_REQUIRES_OK(ctx, Pack(ctx, b, b_, task.n, task.k, task.seed, &right));
+    OP_REQUIRES_OK(ctx, Pack(ctx, b, gemm_.b, task.n, task.k, task.seed, &right));
 
     const int64_t tiles = kernel_.Tiles(task.m, task.n);
     const int64_t tile_cost = int64_t{kernel_.rows} * kernel_.columns * (task.k + 1) / 6;
@@ -203,7 +136,7 @@ class MatMulCpuOp : public MatMulOpBase {
                    begin += count;
                  }
                });
-    if (rounds_output_) RoundOutput(ctx, task.seed, c, size);
+    if (gemm_.rounds_output) RoundSharded(ctx, gemm_.output, task.seed, quantize_, c, c, size);
   }
 
   absl::Status CheckRandomBits(const int32_t* r, int64_t n) const override {
@@ -268,16 +201,6 @@ class MatMulCpuOp : public MatMulOpBase {
     return absl::OkStatus();
   }
 
-  void RoundOutput(OpKernelContext* ctx, const uint32_t seed[2], float* c, int64_t n) const {
-    QuantizeTask task = output_;
-    task.x32 = task.y = c;
-    SetSeed(seed, &task);
-    const int64_t grains = (n + kQuantizeGrain - 1) / kQuantizeGrain;
-    RunSharded(ctx, grains, kQuantizeGrain * 2, [&](int64_t begin, int64_t end) {
-      quantize_(task, begin * kQuantizeGrain, std::min(end * kQuantizeGrain, n));
-    });
-  }
-
   const MatMul kernel_;
   const QuantizeFn quantize_;
 };
@@ -294,8 +217,8 @@ class MatMulGpuOp : public MatMulOpBase {
            const MatMulTask& task, float* c, int64_t size) override {
     GpuMatMulTask gpu;
     Tensor rounded_a, rounded_b;
-    OP_REQUIRES_OK(ctx, Round(ctx, a, a_, task.seed, &rounded_a));
-    OP_REQUIRES_OK(ctx, Round(ctx, b, b_, task.seed, &rounded_b));
+    OP_REQUIRES_OK(ctx, Round(ctx, a, gemm_.a, task.seed, &rounded_a));
+    OP_REQUIRES_OK(ctx, Round(ctx, b, gemm_.b, task.seed, &rounded_b));
     gpu.a = rounded_a.flat<float>().data();
     gpu.b = rounded_b.flat<float>().data();
     gpu.c = c;
@@ -326,8 +249,8 @@ class MatMulGpuOp : public MatMulOpBase {
         LaunchMatMul(part, CudaStream(ctx));
       }
     }
-    if (rounds_output_) {
-      QuantizeTask output = output_;
+    if (gemm_.rounds_output) {
+      QuantizeTask output = gemm_.output;
       output.x32 = output.y = c;
       SetSeed(task.seed, &output);
       LaunchQuantize(output, size, CudaStream(ctx));

@@ -23,9 +23,6 @@ enum class Stream : uint32_t {
   kForwardAccumulator = 10,
   kBackwardAccumulator = 11,
   kGradientAccumulator = 12,
-  kForwardChunk = 13,
-  kBackwardChunk = 14,
-  kGradientChunk = 15,
   kBias = 16,        // after the bias was added
   kActivation = 17,  // after the activation function
   kError = 18,       // the error that enters a layer's backward pass

@@ -106,16 +106,26 @@ class _Geometry:
 
 
 class _Convolution(gemm.Products):
-    """One of a geometry's products, by TensorFlow, in float32 or exactly in float64."""
+    """One of a geometry's products: `product` by TensorFlow, in float32 or exactly in float64."""
 
-    def __init__(self, product, terms):
-        self.product, self.terms = product, terms
+    def __init__(self, product, terms, narrow):
+        self.product, self.terms, self.narrow_product = product, terms, narrow
 
     def native(self, lhs, rhs):
         return self.product(lhs, rhs)
 
     def wide(self, lhs, rhs, precision):
         return self.product(tf.cast(lhs, tf.float64), tf.cast(rhs, tf.float64))
+
+    def narrow(self, lhs, rhs, seed, random_bits, **attributes):
+        return self.narrow_product(
+            lhs.tensor,
+            rhs.tensor,
+            seed=seed,
+            **lhs.attributes("a"),
+            **rhs.attributes("b"),
+            **attributes,
+        )
 
     def length(self):
         return self.terms
@@ -163,26 +173,18 @@ def conv2d(x, filters, precision, strides=1, padding="SAME", dilations=1, groups
     geometry = _Geometry(strides, dilations, name, explicit, groups)
     if all(p.is_native for p in passes) and groups == 1 and dilations == [1, 1]:
         return geometry.forward(x, filters)
-    if any(p.accumulator.kind == "narrow" for p in passes):
-        raise ValueError(
-            "conv2d has no narrow accumulators yet: use Accumulator.native() or Accumulator.wide()"
-        )
     seed = as_seed(seed, needed=any(p.is_stochastic for p in passes))
-    return gemm.forward(
-        x,
-        filters,
-        policy,
-        _Convolution(geometry.forward, gemm.size(filters, 0, 1, 2)),
-        seed,
-        functools.partial(
-            ops.lowprec_conv2d_passes,
-            strides=strides,
-            dilations=dilations,
-            padding=name,
-            explicit_paddings=explicit,
-            groups=groups,
-        ),
-    )
+    window = {
+        "strides": strides,
+        "dilations": dilations,
+        "padding": name,
+        "explicit_paddings": explicit,
+        "groups": groups,
+    }
+    narrow = functools.partial(ops.lowprec_conv2d, **window)
+    products = _Convolution(geometry.forward, gemm.size(filters, 0, 1, 2), narrow)
+    passes = functools.partial(ops.lowprec_conv2d_passes, **window)
+    return gemm.forward(x, filters, policy, products, seed, passes)
 
 
 def _images(x, name):
@@ -199,29 +201,29 @@ def _conv2d_gradient(op, dy):
     forward, backward, gradient = (
         Gemm.from_json(op.get_attr(name)) for name in ("forward", "backward", "gradient")
     )
-    groups, seed = op.get_attr("groups"), op.inputs[3]
-    geometry = _Geometry(
-        op.get_attr("strides"),
-        op.get_attr("dilations"),
-        op.get_attr("padding").decode(),
-        op.get_attr("explicit_paddings"),
-        groups,
-    )
+    seed = op.inputs[3]
+    window = {
+        name: op.get_attr(name)
+        for name in ("strides", "dilations", "padding", "explicit_paddings", "groups")
+    }
+    window["padding"] = window["padding"].decode()
+    geometry = _Geometry(**window)
     x, filters = gemm.saved_operands(op, forward)
     dy = gemm.Operand(tf.cast(dy, tf.float32))  # exact: float64 only carries float32 errors here
-    height, width, _, outputs = shape = filters.tensor.shape
+    x_shape, filters_shape = tf.shape(x.tensor), filters.tensor.shape
+    height, width, _, outputs = filters_shape
     dx = _Convolution(
-        lambda dy, filters: geometry.backward(dy, filters, tf.shape(x.tensor)),
-        height * width * outputs // groups,
+        lambda dy, filters: geometry.backward(dy, filters, x_shape),
+        height * width * outputs // window["groups"],
+        functools.partial(ops.lowprec_conv2d_backprop_input, sizes=x_shape, **window),
     )
     dfilters = _Convolution(
-        lambda x, dy: geometry.gradient(x, dy, shape), gemm.size(dy.tensor, 0, 1, 2)
+        lambda x, dy: geometry.gradient(x, dy, filters_shape),
+        gemm.size(dy.tensor, 0, 1, 2),
+        functools.partial(
+            ops.lowprec_conv2d_backprop_filter, sizes=filters_shape.as_list(), **window
+        ),
     )
     dx = gemm.multiply(dy, filters, backward, dx, seed, gemm.BACKWARD)
     dfilters = gemm.multiply(x, dy, gradient, dfilters, seed, gemm.GRADIENT)
-    return [
-        None,
-        gemm.straight_through(dx, x),
-        gemm.straight_through(dfilters, filters),
-        None,
-    ]
+    return [None, gemm.straight_through(dx, x), gemm.straight_through(dfilters, filters), None]

@@ -1,0 +1,19 @@
+#define LOWPREC_ISA avx2
+#include "cc/kernels/conv2d_loops.h"
+
+namespace tf_lowprec {
+
+void QuantizeAvx2(const QuantizeTask&, int64_t, int64_t);
+
+Conv2D Conv2DAvx2() {
+  return {avx2::kRows,
+          avx2::kColumns,
+          sizeof(avx2::TileTask),
+          avx2::ConvPackA,
+          [](const ConvBlock& block, int64_t begin, int64_t end) {
+            avx2::ConvPackB(block, begin, end, QuantizeAvx2);
+          },
+          avx2::ConvMultiply};
+}
+
+}  // namespace tf_lowprec

@@ -1,0 +1,18 @@
+#include "cc/kernels/conv2d_loops.h"
+
+namespace tf_lowprec {
+
+void QuantizePortable(const QuantizeTask&, int64_t, int64_t);
+
+Conv2D Conv2DPortable() {
+  return {portable::kRows,
+          portable::kColumns,
+          sizeof(portable::TileTask),
+          portable::ConvPackA,
+          [](const ConvBlock& block, int64_t begin, int64_t end) {
+            portable::ConvPackB(block, begin, end, QuantizePortable);
+          },
+          portable::ConvMultiply};
+}
+
+}  // namespace tf_lowprec
