@@ -14,6 +14,7 @@ LOWPREC_BEGIN_NAMESPACE
 struct WindowPixel {
   int64_t image, h, w;
 
+  LOWPREC_HD WindowPixel() {}
   LOWPREC_HD WindowPixel(const ConvProduct& p, int64_t pixel) {
     const bool backward = p.pass == ConvPass::kBackward;
     const int64_t width = backward ? p.shape.in_width : p.shape.out_width;
@@ -54,80 +55,164 @@ LOWPREC_HD int64_t SourcePixel(const ConvProduct& product, const WindowPixel& at
   return (at.image * s.in_height + h) * s.in_width + w;
 }
 
-// Calls f(k, count, lane, lanes, pixel, channel) for the runs of a panel of the left operand:
-// `count` consecutive k of one lane, or one k of `lanes` consecutive lanes, that lie side by side
-// in the image, from `channel` on. pixel is -1 where they are left out.
-template <typename F>
-LOWPREC_HD void ForRuns(const ConvBlock& block, int64_t first_row, int width, const F& f) {
+// Lanes of a panel in kGradient that share tap (i, j): consecutive channels.
+struct ChannelRun {
+  int64_t i, j, channel;
+  int lane, lanes;
+};
+
+inline int ChannelRuns(const ConvBlock& block, int64_t first_row, int width, ChannelRun* runs) {
+  const ConvShape& s = block.product.shape;
+  const int64_t channels = s.GroupIn();
+  int count = 0;
+  for (int lane = 0; lane < width; ++count) {
+    const int64_t tap = (first_row + lane) / channels, c = (first_row + lane) % channels;
+    const int lanes = static_cast<int>(Min(channels - c, width - lane));
+    runs[count] = {tap / s.filter_width, tap % s.filter_width, block.group * channels + c, lane,
+                   lanes};
+    lane += lanes;
+  }
+  return count;
+}
+
+// Four lanes' next four floats, turned into four k's of four lanes.
+typedef float Quad __attribute__((vector_size(16)));
+typedef int32_t QuadIndex __attribute__((vector_size(16)));
+
+LOWPREC_HD Quad LoadQuad(const float* p) {
+  Quad q;
+  memcpy(&q, p, sizeof(q));
+  return q;
+}
+
+LOWPREC_HD void TransposeQuads(const Quad in[4], float* out, int64_t step) {
+  const QuadIndex low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5},
+                  second = {2, 3, 6, 7};
+  const Quad a = __builtin_shuffle(in[0], in[1], low), b = __builtin_shuffle(in[0], in[1], high);
+  const Quad c = __builtin_shuffle(in[2], in[3], low), d = __builtin_shuffle(in[2], in[3], high);
+  const Quad rows[4] = {__builtin_shuffle(a, c, first), __builtin_shuffle(a, c, second),
+                        __builtin_shuffle(b, d, first), __builtin_shuffle(b, d, second)};
+  for (int i = 0; i < 4; ++i) memcpy(out + i * step, &rows[i], sizeof(Quad));
+}
+
+// kForward and kBackward: lanes are pixels, whose channels under a tap lie side by side. Returns
+// whether terms are left out.
+inline bool PackPixels(const ConvBlock& block, int64_t first_row, int width, float* out) {
   const ConvProduct& p = block.product;
   const ConvShape& s = p.shape;
-  if (p.pass == ConvPass::kGradient) {
-    const int64_t channels = s.GroupIn();
-    struct {
-      int64_t i, j, channel;
-      int lane, lanes;
-    } runs[kRows];
-    int count = 0;
-    for (int lane = 0; lane < width; ++count) {
-      const int64_t tap = (first_row + lane) / channels, c = (first_row + lane) % channels;
-      const int lanes = static_cast<int>(Min(channels - c, width - lane));
-      runs[count] = {tap / s.filter_width, tap % s.filter_width, block.group * channels + c, lane,
-                     lanes};
-      lane += lanes;
-    }
-    WindowPixel at(p, block.k_begin);
-    for (int64_t k = block.k_begin; k < block.k_end; ++k, at.Next(s.out_width, s.out_height)) {
-      for (int r = 0; r < count; ++r) {
-        f(k, 1, runs[r].lane, runs[r].lanes, SourcePixel(p, at, runs[r].i, runs[r].j),
-          runs[r].channel);
-      }
-    }
-    return;
-  }
   const int64_t channels = p.pass == ConvPass::kBackward ? s.GroupOut() : s.GroupIn();
-  for (int lane = 0; lane < width; ++lane) {
-    const WindowPixel at(p, first_row + lane);
-    int64_t tap = block.k_begin / channels, c = block.k_begin % channels;
-    int64_t i = tap / s.filter_width, j = tap % s.filter_width;
-    for (int64_t k = block.k_begin; k < block.k_end;) {
-      const int64_t count = Min(channels - c, block.k_end - k);
-      f(k, count, lane, 1, SourcePixel(p, at, i, j), block.group * channels + c);
-      k += count;
-      c = 0;
-      if (++j == s.filter_width) {
-        j = 0;
-        ++i;
+  const int64_t step = p.SourceChannels();
+  static_assert(kRows % 4 == 0, "lanes in fours");
+  WindowPixel at[kRows];
+  for (int lane = 0; lane < width; ++lane) at[lane] = WindowPixel(p, first_row + lane);
+  bool padded = false;
+  int64_t tap = block.k_begin / channels, c = block.k_begin % channels;
+  for (int64_t k = block.k_begin; k < block.k_end; ++tap, c = 0) {
+    const int64_t count = Min(channels - c, block.k_end - k);
+    const int64_t i = tap / s.filter_width, j = tap % s.filter_width;
+    const float* from[kRows] = {};
+    for (int lane = 0; lane < width; ++lane) {
+      const int64_t pixel = SourcePixel(p, at[lane], i, j);
+      padded = padded || pixel < 0;
+      if (pixel < 0) continue;
+      from[lane] = block.source + (pixel - block.first_pixel) * step + block.group * channels + c;
+    }
+    float* to = out + (k - block.k_begin) * kRows;
+    int64_t n = 0;
+    for (; n + 4 <= count; n += 4) {
+      for (int lane = 0; lane < kRows; lane += 4) {
+        Quad in[4];
+        for (int q = 0; q < 4; ++q) {
+          in[q] = from[lane + q] != nullptr ? LoadQuad(from[lane + q] + n) : Quad{};
+        }
+        TransposeQuads(in, to + n * kRows + lane, kRows);
       }
     }
+    for (; n < count; ++n) {
+      for (int lane = 0; lane < kRows; ++lane) {
+        to[n * kRows + lane] = from[lane] != nullptr ? from[lane][n] : 0.0f;
+      }
+    }
+    k += count;
   }
+  return padded;
+}
+
+// kGradient: a lane is a channel under a tap, and lanes of one tap lie side by side. Returns
+// whether terms are left out.
+template <int kLanes>
+LOWPREC_HD bool PackRun(const ConvBlock& block, const ChannelRun& run, float* out) {
+  const ConvProduct& p = block.product;
+  const ConvShape& s = p.shape;
+  const int lanes = kLanes > 0 ? kLanes : run.lanes;
+  bool padded = false;
+  WindowPixel at(p, block.k_begin);
+  float* to = out + run.lane;
+  for (int64_t k = block.k_begin; k < block.k_end;) {
+    // A row of dy, or what of it belongs to the block.
+    const int64_t count = Min(s.out_width - at.w, block.k_end - k);
+    const int64_t h = at.h * s.stride_height - s.pad_top + run.i * s.dilation_height;
+    const bool inside = h >= 0 && h < s.in_height;
+    const float* row = block.source + run.channel;
+    if (inside) {
+      row += ((at.image * s.in_height + h) * s.in_width - block.first_pixel) * s.in_channels;
+    }
+    int64_t w = at.w * s.stride_width - s.pad_left + run.j * s.dilation_width;
+    for (int64_t n = 0; n < count; ++n, w += s.stride_width, to += kRows) {
+      if (inside && w >= 0 && w < s.in_width) {
+        const float* from = row + w * s.in_channels;
+        for (int lane = 0; lane < lanes; ++lane) to[lane] = from[lane];
+      } else {
+        for (int lane = 0; lane < lanes; ++lane) to[lane] = 0;
+        padded = true;
+      }
+    }
+    k += count;
+    at.w += count - 1;
+    at.Next(s.out_width, s.out_height);
+  }
+  return padded;
+}
+
+inline bool PackChannels(const ConvBlock& block, int64_t first_row, int width, float* out) {
+  ChannelRun runs[kRows];
+  const int count = ChannelRuns(block, first_row, width, runs);
+  bool padded = false;
+  for (int r = 0; r < count; ++r) {
+    bool some = false;
+    switch (runs[r].lanes) {
+      case 4:
+        some = PackRun<4>(block, runs[r], out);
+        break;
+      case 8:
+        some = PackRun<8>(block, runs[r], out);
+        break;
+      case 12:
+        some = PackRun<12>(block, runs[r], out);
+        break;
+      default:
+        some = PackRun<0>(block, runs[r], out);
+    }
+    padded = padded || some;
+  }
+  return padded;
 }
 
 inline void ConvPackA(const ConvBlock& block, int64_t begin, int64_t end) {
   const int64_t length = block.k_end - block.k_begin;
-  const int64_t step = block.product.SourceChannels();
   for (int64_t panel = begin; panel < end; ++panel) {
     const int64_t first_row = block.row_begin + panel * kRows;
     const int width = static_cast<int>(Min(block.row_end - first_row, kRows));
     float* out = block.packed_a + panel * length * kRows;
-    bool padded = false;
-    if (width < kRows) memset(out, 0, static_cast<size_t>(length * kRows) * sizeof(float));
-    ForRuns(block, first_row, width,
-            [&](int64_t k, int64_t count, int lane, int lanes, int64_t pixel, int64_t channel) {
-              float* to = out + (k - block.k_begin) * kRows + lane;
-              padded = padded || pixel < 0;
-              const float* from = block.source + (pixel - block.first_pixel) * step + channel;
-              if (lanes > 1) {
-                for (int i = 0; i < lanes; ++i) to[i] = pixel < 0 ? 0.0f : from[i];
-              } else if (pixel < 0) {
-                for (int64_t i = 0; i < count; ++i) to[i * kRows] = 0;
-              } else {
-                for (int64_t i = 0; i < count; ++i) to[i * kRows] = from[i];
-              }
-            });
+    if (block.product.pass == ConvPass::kGradient) {
+      if (width < kRows) memset(out, 0, static_cast<size_t>(length * kRows) * sizeof(float));
+      block.a_padded[panel] = PackChannels(block, first_row, width, out);
+    } else {
+      block.a_padded[panel] = PackPixels(block, first_row, width, out);
+    }
     PanelRange range = block.a_range[panel];
     for (int64_t i = 0; i < length * kRows; ++i) Include(range, out[i]);
     block.a_range[panel] = range;
-    block.a_padded[panel] = padded;
   }
 }
 
@@ -182,20 +267,40 @@ inline void ConvPackB(const ConvBlock& block, int64_t begin, int64_t end, Quanti
 // A panel of the left operand with kSkip where terms are left out, for the paths in which adding a
 // zero is not the same: it may change -0, and makes NaN of infinity.
 inline void MarkSkipped(const ConvBlock& block, int64_t panel, const float* packed, float* marked) {
+  const ConvProduct& p = block.product;
+  const ConvShape& s = p.shape;
   const int64_t first_row = block.row_begin + panel * kRows;
   const int width = static_cast<int>(Min(block.row_end - first_row, kRows));
   const int64_t size = (block.k_end - block.k_begin) * kRows;
   for (int64_t i = 0; i < size; ++i) {
     marked[i] = ToBits<float>(packed[i]) == kSkip ? FromBits<float>(kCanonicalNan) : packed[i];
   }
-  ForRuns(block, first_row, width,
-          [&](int64_t k, int64_t count, int lane, int lanes, int64_t pixel, int64_t) {
-            if (pixel >= 0) return;
-            float* to = marked + (k - block.k_begin) * kRows + lane;
-            for (int64_t i = 0; i < count; ++i) {
-              for (int j = 0; j < lanes; ++j) to[i * kRows + j] = FromBits<float>(kSkip);
-            }
-          });
+  const float skip = FromBits<float>(kSkip);
+  if (p.pass == ConvPass::kGradient) {
+    ChannelRun runs[kRows];
+    const int count = ChannelRuns(block, first_row, width, runs);
+    WindowPixel at(p, block.k_begin);
+    for (int64_t k = block.k_begin; k < block.k_end; ++k, at.Next(s.out_width, s.out_height)) {
+      for (int r = 0; r < count; ++r) {
+        if (SourcePixel(p, at, runs[r].i, runs[r].j) >= 0) continue;
+        float* to = marked + (k - block.k_begin) * kRows + runs[r].lane;
+        for (int lane = 0; lane < runs[r].lanes; ++lane) to[lane] = skip;
+      }
+    }
+    return;
+  }
+  const int64_t channels = p.pass == ConvPass::kBackward ? s.GroupOut() : s.GroupIn();
+  for (int lane = 0; lane < width; ++lane) {
+    const WindowPixel at(p, first_row + lane);
+    for (int64_t k = block.k_begin; k < block.k_end;) {
+      const int64_t tap = k / channels;
+      const int64_t end = Min((tap + 1) * channels, block.k_end);
+      const bool left_out = SourcePixel(p, at, tap / s.filter_width, tap % s.filter_width) < 0;
+      for (; k < end; ++k) {
+        if (left_out) marked[(k - block.k_begin) * kRows + lane] = skip;
+      }
+    }
+  }
 }
 
 // Tiles in columns of tiles: those that follow each other share a panel of b.

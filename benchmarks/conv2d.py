@@ -1,0 +1,148 @@
+"""Speed of lp.conv2d with narrow accumulators as ratios, in one run, to TensorFlow's convolutions.
+
+    python benchmarks/conv2d.py [--quick] [--results results]
+
+3x3 convolutions of CIFAR ResNets (batch 32) and of ResNet-18 (batch 8), E5M2 operands, (1,6,9)
+accumulators with chunk 64, in all three passes. Median of at least 7 timings each; the contenders
+take turns. Writes conv2d.json and conv2d.png.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import tf_lowprec as lp
+
+GEMM = lp.Gemm(lp.FP8_E5M2, lp.FP8_E5M2, lp.Accumulator(lp.FloatFormat(6, 9), 64))
+ASKED = {"FWD": 0.45, "BWD": 0.60, "GRAD": 0.60}
+# (batch, side, channels)
+SHAPES = [
+    (32, 32, 16),
+    (32, 16, 32),
+    (32, 8, 64),
+    (8, 56, 64),
+    (8, 28, 128),
+    (8, 14, 256),
+    (8, 7, 512),
+]
+
+
+def _passes(convolve):
+    """FWD, BWD and GRAD of a convolution, each by itself, as functions of (x, filters, dy)."""
+
+    @tf.function
+    def forward(x, filters, dy):
+        return convolve(x, filters)
+
+    @tf.function
+    def backward(x, filters, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = convolve(x, filters)
+        return tape.gradient(y, x, dy)
+
+    @tf.function
+    def gradient(x, filters, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(filters)
+            y = convolve(x, filters)
+        return tape.gradient(y, filters, dy)
+
+    return {"FWD": forward, "BWD": backward, "GRAD": gradient}
+
+
+# The value of y is not needed in BWD and GRAD, so that the graph leaves it out.
+OURS = _passes(lambda x, filters: lp.conv2d(x, filters, GEMM))
+STOCK = _passes(lambda x, filters: tf.nn.conv2d(x, filters, 1, "SAME"))
+
+
+def seconds(functions, arguments, repetitions):
+    times = {name: [] for name in functions}
+    for turn in range(repetitions + 2):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function(*arguments)
+            if turn >= 2:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="CIFAR's shapes only, fewer turns")
+    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
+    arguments = parser.parse_args()
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    rows = []
+    for batch, side, channels in track(SHAPES[:3] if arguments.quick else SHAPES, console=console):
+        x = tf.random.normal((batch, side, side, channels))
+        filters = tf.random.normal((3, 3, channels, channels))
+        dy = tf.random.normal(x.shape)
+        macs = batch * side**2 * 9 * channels**2
+        for name in OURS:
+            pair = {"ours": OURS[name], "stock": STOCK[name]}
+            times = seconds(pair, (x, filters, dy), 3 if arguments.quick else 9)
+            rows.append(
+                {
+                    "shape": f"{batch}x{side}x{side}x{channels}",
+                    "pass": name,
+                    "g_mac_per_s": round(macs / times["ours"] / 1e9, 2),
+                    "tensorflow_g_mac_per_s": round(macs / times["stock"] / 1e9, 2),
+                    "ratio": round(times["stock"] / times["ours"], 3),
+                }
+            )
+    table = Table(title="3x3 convolutions, E5M2, (1,6,9), chunk 64")
+    for column in ("shape", "pass", "G MAC/s", "TensorFlow's", "ratio", "asked for"):
+        table.add_column(column, justify="left" if column in ("shape", "pass") else "right")
+    for row in rows:
+        table.add_row(
+            row["shape"],
+            row["pass"],
+            f"{row['g_mac_per_s']:.1f}",
+            f"{row['tensorflow_g_mac_per_s']:.1f}",
+            f"{row['ratio']:.2f}",
+            f"{ASKED[row['pass']]:.2f}",
+        )
+    console.print(table)
+    record = {
+        "command": "python benchmarks/conv2d.py",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
+        "cases": rows,
+    }
+    path = arguments.results / "conv2d.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    shapes = list(dict.fromkeys(row["shape"] for row in rows))
+    for i, name in enumerate(OURS):
+        ratios = [row["ratio"] for row in rows if row["pass"] == name]
+        axes.bar(np.arange(len(shapes)) + 0.25 * (i - 1), ratios, 0.25, label=name)
+        axes.axhline(ASKED[name], color="k", linewidth=0.7, linestyle=":")
+    axes.set_xticks(range(len(shapes)), shapes, fontsize=8)
+    axes.set_ylabel("speed as a ratio to TensorFlow's float32 op")
+    axes.set_title("3x3 convolutions with narrow accumulators (dotted: asked for)")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend()
+    figure.savefig(arguments.results / "conv2d.png", dpi=120)
+    plt.close(figure)
+    console.print(f"Wrote {path} and {arguments.results}/conv2d.png")
+
+
+if __name__ == "__main__":
+    main()
