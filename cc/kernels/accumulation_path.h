@@ -61,8 +61,8 @@ LOWPREC_HD FloatFormat AccumulatorFormat(const AccumulatorSpec& spec) {
 }
 
 inline ValueBounds Bounds(const PanelRange& range, const OperandSpec& spec) {
-  const auto exponent_of = [](uint32_t bits) {  // of the leading bit, as if normal
-    return bits >> 23 == 0 ? -126 : static_cast<int>(bits >> 23) - 127;
+  const auto exponent_of = [](uint32_t bits) {  // of the leading bit
+    return bits >> 23 == 0 ? 31 - __builtin_clz(bits) - 149 : static_cast<int>(bits >> 23) - 127;
   };
   ValueBounds b = {range.max_bits < 0x7F800000u, range.max_bits == 0, 0, 0};
   if (b.zero || !b.finite) return b;
@@ -76,7 +76,9 @@ inline ValueBounds Bounds(const PanelRange& range, const OperandSpec& spec) {
 // equal terms 2^term are the worst: their sums are exact up to 2^(m+1) of them, where nearest
 // rounding and truncation stop. Stochastic rounding may then go up by one last place each time.
 inline int64_t SumExponent(int64_t term, int64_t n, int mantissa_bits, Rounding rounding) {
-  const int64_t stop = int64_t{2} << mantissa_bits;
+  // With m = 0 a tie goes up: once more.
+  const bool up = mantissa_bits == 0 && rounding == Rounding::kNearestEven;
+  const int64_t stop = int64_t{up ? 4 : 2} << mantissa_bits;
   int64_t log2 = 0;
   while ((int64_t{1} << log2) < (n < stop ? n : stop)) ++log2;
   if (rounding == Rounding::kStochastic && n > stop) {

@@ -51,7 +51,8 @@ struct FloatLanes {
   static Vector FmaToOdd(Vector a, Vector b, Vector c) {
     const Vector down = _mm512_fmadd_round_ps(a, b, c, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     const Vector up = _mm512_fmadd_round_ps(a, b, c, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
-    const Vector inner = _mm512_range_ps(down, up, 2);  // the smaller magnitude
+    // The smaller magnitude, with up's sign: an exact zero is -0 only when rounding down.
+    const Vector inner = _mm512_range_ps(up, down, 2);
     return OrAnd(inner, _mm512_xor_ps(down, up), SetBits(1));
   }
   static Vector LoadBits(const uint32_t* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }

@@ -1,0 +1,132 @@
+// The claims about rounding twice at the top of accumulation_path.h, and where ChoosePath relies on
+// them.
+#include "cc/kernels/accumulation_path.h"
+
+#include <cstdint>
+
+#include "gtest/gtest.h"
+#include "tests/cc/accumulate_inputs.h"
+#include "tests/cc/accumulate_oracle.h"
+
+namespace tf_lowprec {
+namespace {
+
+testing::Environment* const kComparisons = testing::AddGlobalTestEnvironment(new Comparisons);
+constexpr Rounding kEven = Rounding::kNearestEven;
+constexpr PathSupport kAll = {true, true};
+
+// x to nearest even, of `bits` bits and in units of 2^lowest at least.
+uint64_t RoundInteger(uint64_t x, int bits, int lowest) {
+  if (x == 0) return 0;
+  const int unit = std::max(64 - __builtin_clzll(x) - bits, lowest);
+  if (unit <= 0) return x;
+  const uint64_t below = x >> unit, rest = x - (below << unit), half = uint64_t{1} << (unit - 1);
+  return (below + (rest > half || (rest == half && below % 2 == 1) ? 1 : 0)) << unit;
+}
+
+// What is said of W, m and B.
+bool IsSaidToBeSafe(int w, int m, int b) {
+  return b + m < w - 3 && ((b <= m + 1 && 2 * m + 2 < w) || (b <= m && 2 * m + 2 == w));
+}
+
+struct Model {
+  int w, m, b;
+  int lowest;  // the accumulator's smallest quantum is 2^lowest; 0: none
+};
+
+// Every s of m + 1 bits, every p of B bits, at every distance that can matter.
+bool RoundsTwiceRight(const Model& model) {
+  const int reach = model.w + 3;
+  for (uint64_t s = uint64_t{1} << model.m; s < uint64_t{2} << model.m; ++s) {
+    for (uint64_t p = uint64_t{1} << (model.b - 1); p < uint64_t{1} << model.b; ++p) {
+      for (int shift = 0; shift <= 2 * reach + model.m; ++shift) {
+        const uint64_t x = s << reach, y = p << shift;
+        for (const uint64_t sum : {x + y, x > y ? x - y : y - x}) {
+          Comparisons::Add(1);
+          const uint64_t twice =
+              RoundInteger(RoundInteger(sum, model.w, 0), model.m + 1, model.lowest);
+          if (twice != RoundInteger(sum, model.m + 1, model.lowest)) return false;
+        }
+      }
+    }
+  }
+  return true;
+}
+
+TEST(RoundingTwice, IsRightWhereSaidForEveryNarrowFormat) {
+  const int widest = IsLong() ? 12 : 10;
+  for (int w = 4; w <= widest; ++w) {
+    for (int m = 0; m + 1 < w; ++m) {
+      for (int b = 1; b <= w; ++b) {
+        if (!IsSaidToBeSafe(w, m, b)) continue;
+        for (int lowest = 0; lowest <= w + 3; ++lowest) {
+          EXPECT_TRUE(RoundsTwiceRight({w, m, b, lowest}))
+              << "W " << w << " m " << m << " B " << b << " lowest quantum 2^" << lowest;
+        }
+      }
+    }
+  }
+}
+
+TEST(RoundingTwice, IsWrongJustBeyond) {
+  // B = m + 2; 2 m + 2 = W + 1; and B = m + 1 where 2 m + 2 = W is right, but conservatively left.
+  EXPECT_FALSE(RoundsTwiceRight({10, 3, 5, 0}));
+  EXPECT_FALSE(RoundsTwiceRight({9, 4, 3, 0}));
+  EXPECT_FALSE(RoundsTwiceRight({8, 3, 4, 0}));
+}
+
+// A path for operands of so many bits, whose values spread over 120 binades.
+AccumulationPath PathOf(int mantissa_bits, int a_bits, int b_bits) {
+  AccumulatorSpec spec;
+  spec.mantissa_bits = mantissa_bits;
+  const PanelRange range = {0x4E800000u, 0x31000000u - 1};  // 2^30, 2^-29
+  return ChoosePath(spec, {a_bits, -100}, {b_bits, -100}, range, range, 100, kAll).path;
+}
+
+TEST(ChoosePath, Fp8TakesFloat32UpTo11Bits) {
+  for (const int bits : {3, 4}) {
+    EXPECT_EQ(PathOf(11, bits, bits), AccumulationPath::kNearest) << bits;
+    EXPECT_EQ(PathOf(12, bits, bits), AccumulationPath::kNearestDouble) << bits;
+  }
+}
+
+// Where a float32 FMA is chosen, it rounds s + a b, next to a tie, as the exact sum is rounded.
+TEST(ChoosePath, TakesFloat32OnlyWhereItIsRight) {
+  Inputs inputs(2);
+  const int rounds = IsLong() ? 100000 : 1000;
+  for (int m = 0; m <= 21; ++m) {
+    const FloatFormat f = {8, m, Specials::kIeee, false, true};
+    for (int a_bits = 1; a_bits <= 12; ++a_bits) {
+      for (int b_bits = 1; b_bits <= a_bits; ++b_bits) {
+        if (PathOf(m, a_bits, b_bits) != AccumulationPath::kNearest) continue;
+        for (int i = 0; i < rounds; ++i) {
+          const int distance = inputs.Between(-30, 2);
+          const uint32_t a = inputs.Value(distance, a_bits), b = inputs.Value(0, b_bits);
+          const uint32_t p = oracle::Step(0, a, b, oracle::kFloat32, kEven, 0);
+          const uint32_t tie = inputs.OneIn(3) ? TieBeside(p, m) : Tie(inputs, f, 0);
+          const uint32_t s = OrNeighbour(inputs, Complement(tie, a, b, m), m);
+          const uint32_t sum = oracle::Step(s, a, b, oracle::kFloat32, kEven, 0);
+          Comparisons::Add(1);
+          ASSERT_EQ(oracle::Round(oracle::Decode(sum), f, kEven, 0),
+                    oracle::Step(s, a, b, f, kEven, 0))
+              << "m " << m << std::hexfloat << ": " << FromBits<float>(s) << " + "
+              << FromBits<float>(a) << " * " << FromBits<float>(b);
+        }
+      }
+    }
+  }
+}
+
+TEST(ChoosePath, LeavesWhatIsNotFiniteToTheExactPath) {
+  AccumulatorSpec spec;
+  spec.mantissa_bits = 5;
+  const PanelRange finite = {oracle::kOne, oracle::kOne - 1};
+  for (const uint32_t top : {oracle::kInf, oracle::kNan}) {
+    const PanelRange range = {top, oracle::kOne - 1};
+    EXPECT_EQ(ChoosePath(spec, {}, {}, range, finite, 1, kAll).path, AccumulationPath::kExact);
+    EXPECT_EQ(ChoosePath(spec, {}, {}, finite, range, 1, kAll).path, AccumulationPath::kExact);
+  }
+}
+
+}  // namespace
+}  // namespace tf_lowprec
