@@ -2,7 +2,6 @@
 
 COPTS = [
     "-std=c++17",
-    "-O3",
     "-Wall",
     "-Wextra",
     "-Werror",
@@ -11,7 +10,10 @@ COPTS = [
     "-ffp-contract=off",  # the FMAs are the ones we write
     "-fno-math-errno",
     "-fno-trapping-math",
-]
+] + select({
+    "//build_deps:sanitize": ["-O1"],  # the unrolled loops take GCC minutes otherwise
+    "//conditions:default": ["-O3"],
+})
 
 # The same for nvcc: no contraction, no flushing, IEEE division.
 NVCC_COPTS = [

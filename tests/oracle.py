@@ -220,11 +220,16 @@ def random_bits(index, stream, seed):
     return random_word(index, stream, seed) >> (32 - RANDOM_BITS)
 
 
-def random_bits_array(count, stream, seed):
-    """r of elements 0 .. count - 1, int32."""
+def random_words(count, stream, seed):
+    """random_word of elements 0 .. count - 1, uint64."""
     stream = int(stream)
     blocks = np.arange(-(-count // 4), dtype=np.uint64)
     zeros = np.zeros_like(blocks)
     counter = (blocks, zeros, zeros + (stream & _MASK32), zeros + (stream >> 32))
     words = philox4x32_10(counter, [int(s) % 2**32 for s in seed])
-    return (np.stack(words, axis=1).ravel()[:count] >> (32 - RANDOM_BITS)).astype(np.int32)
+    return np.stack(words, axis=1).ravel()[:count]
+
+
+def random_bits_array(count, stream, seed):
+    """r of elements 0 .. count - 1, int32."""
+    return (random_words(count, stream, seed) >> (32 - RANDOM_BITS)).astype(np.int32)

@@ -1,5 +1,9 @@
 """Accumulator, Gemm and Policy: values, their checks and their serialization."""
 
+import dataclasses
+import json
+
+import numpy as np
 import pytest
 
 import tf_lowprec as lp
@@ -48,13 +52,34 @@ def test_wide_accumulator_needs_operand_formats():
         (lambda: lp.Gemm(output=8), "output"),
         (lambda: lp.Gemm(accumulator="wide"), "accumulator"),
         (lambda: lp.Gemm(rounding="up"), "rounding = 'up'"),
-        (lambda: lp.Accumulator("narrow"), "kind = 'narrow'"),
+        (lambda: lp.Accumulator("narrow"), "format = 'narrow' must be a tf_lowprec.FloatFormat"),
+        (lambda: lp.Accumulator(), "format = None"),
+        (lambda: lp.Accumulator(Q16), "format = FixedPointFormat.*wide"),
+        (lambda: lp.Accumulator(lp.FloatFormat(9, 2)), "exponent_bits = 9"),
+        (lambda: lp.Accumulator(lp.FP16, 0), "chunk = 0 must be a positive integer"),
+        (lambda: lp.Accumulator(lp.FP16, -64), "chunk = -64"),
+        (lambda: lp.Accumulator(lp.FP16, 64.0), "chunk = 64.0"),
+        (lambda: lp.Accumulator(lp.FP16, True), "chunk = True"),
+        (lambda: lp.Accumulator(lp.FP16, "64"), "chunk = '64'"),
+        (lambda: lp.Accumulator(lp.FP16, 2**63), "chunk = 9223372036854775808"),
+        (lambda: lp.Accumulator(lp.FP16, rounding="up"), "rounding = 'up'"),
+        (lambda: lp.Accumulator(kind="exact"), "kind = 'exact'"),
+        (lambda: lp.Accumulator(lp.FP16, kind="wide"), "neither format nor chunk"),
+        (lambda: lp.Accumulator(chunk=64, kind="native"), "neither format nor chunk"),
         (lambda: lp.Policy(forward=Q16), "forward"),
         (lambda: lp.Policy(weights="int8"), "weights"),
         (lambda: lp.Policy(inference_rounding="stochastic"), "inference_rounding"),
         (lambda: lp.Policy.fixed_point(lp.FP16), "format"),
         (lambda: lp.Policy.fixed_point(Q16, activations=lp.FP16), "activations"),
         (lambda: lp.Policy.fixed_point(Q16, rounding="random"), "rounding = 'random'"),
+        (lambda: lp.Policy.fp8((5, 6)), r"accumulator_mantissa_bits = \(5, 6\).*three"),
+        (lambda: lp.Policy.fp8(9, chunk=(64, 64)), r"chunk = \(64, 64\).*three"),
+        (lambda: lp.Policy.fp8(24), "mantissa_bits = 24"),
+        (lambda: lp.Policy.fp8(None), "mantissa_bits = None"),
+        (lambda: lp.Policy.fp8(9, 9), "exponent_bits = 9"),
+        (lambda: lp.Policy.fp8(9, chunk=0), "chunk = 0"),
+        (lambda: lp.Policy.fp8(9, accumulator_rounding="up"), "rounding = 'up'"),
+        (lambda: lp.Policy.fp8(9, operand=8), "lhs = 8"),
     ],
 )
 def test_wrong_argument_is_named(make, argument):
@@ -78,6 +103,97 @@ def test_inference_policy_is_deterministic():
     assert policy.for_inference().forward.output == Q16
 
 
+def test_narrow_accumulators_are_values():
+    accumulator = lp.Accumulator(lp.FloatFormat(6, 9), 64)
+    again = lp.Accumulator(lp.FloatFormat(6, 9), np.int64(64), lp.Rounding.NEAREST_EVEN)
+    assert accumulator == again and hash(accumulator) == hash(again)
+    assert type(again.chunk) is int
+    others = [
+        lp.Accumulator(lp.FloatFormat(6, 9)),
+        lp.Accumulator(lp.FloatFormat(6, 9), 63),
+        lp.Accumulator(lp.FloatFormat(6, 8), 64),
+        lp.Accumulator(lp.FloatFormat(6, 9, saturate=True), 64),
+        lp.Accumulator(lp.FloatFormat(6, 9), 64, "stochastic"),
+        lp.Accumulator.native(),
+        lp.Accumulator.wide(),
+    ]
+    assert len({accumulator, *others}) == len(others) + 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        accumulator.chunk = 1
+
+
+def test_accumulator_shows_what_it_is():
+    text = repr(lp.Accumulator(lp.FloatFormat(6, 9), 64, "stochastic"))
+    for word in ("Accumulator", "exponent_bits=6", "mantissa_bits=9", "chunk=64", "stochastic"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    "accumulator",
+    [
+        lp.Accumulator(lp.FloatFormat(6, 9), 64, "stochastic"),
+        lp.Accumulator(lp.DLFLOAT16, None, "toward_zero"),
+        lp.Accumulator(lp.FloatFormat(4, 3, "fn", saturate=True), 2**40),
+        lp.Accumulator(lp.FloatFormat(8, 23, subnormals=False), rounding="nearest_up"),
+        lp.Accumulator.native(),
+    ],
+    ids=str,
+)
+def test_accumulator_config_is_plain_and_comes_back(accumulator):
+    config = json.loads(json.dumps(accumulator.get_config()))
+    assert lp.Accumulator.from_config(config) == accumulator
+
+
+def test_fp8_policy_says_every_format():
+    e5m2, accumulator = lp.FP8_E5M2, lp.Accumulator(lp.FloatFormat(6, 9), 64)
+    policy = lp.Policy.fp8(9)
+    assert policy.forward == lp.Gemm(e5m2, e5m2, accumulator)
+    assert policy.forward == policy.backward == policy.gradient
+    assert (policy.weights, policy.activations, policy.errors) == (None, None, None)
+    assert not policy.is_native and not policy.is_stochastic
+
+
+def test_fp8_policy_takes_a_value_for_each_pass():
+    policy = lp.Policy.fp8(
+        [5, 6, 9], 5, (None, 64, 128), "stochastic", lp.FP8_E4M3FN, rounding="nearest_up"
+    )
+    for gemm, m, chunk in zip(
+        (policy.forward, policy.backward, policy.gradient), (5, 6, 9), (None, 64, 128)
+    ):
+        accumulator = lp.Accumulator(lp.FloatFormat(5, m), chunk, "stochastic")
+        assert gemm == lp.Gemm(lp.FP8_E4M3FN, lp.FP8_E4M3FN, accumulator, None, "nearest_up")
+    assert policy.is_stochastic and policy.rounding == lp.Rounding.NEAREST_UP
+
+
+STOCHASTIC = lp.Accumulator(lp.FloatFormat(6, 9), 64, "stochastic")
+
+
+@pytest.mark.parametrize(
+    "gemm, stochastic",
+    [
+        (lp.Gemm(accumulator=STOCHASTIC), True),
+        (lp.Gemm(lp.FP8_E5M2, lp.FP8_E5M2, STOCHASTIC), True),
+        (lp.Gemm(lp.FP8_E5M2, accumulator=lp.Accumulator(lp.FP16), rounding="stochastic"), True),
+        (lp.Gemm(output=lp.FP8_E5M2, rounding="stochastic"), True),
+        (lp.Gemm(accumulator=lp.Accumulator(lp.FP16), rounding="stochastic"), False),
+        (lp.Gemm(lp.FP8_E5M2, lp.FP8_E5M2, lp.Accumulator(lp.FP16)), False),
+    ],
+)
+def test_gemm_is_stochastic_if_it_draws(gemm, stochastic):
+    assert gemm.is_stochastic == stochastic
+    for name in ("forward", "backward", "gradient"):
+        assert lp.Policy(**{name: gemm}).is_stochastic == stochastic
+
+
+def test_inference_policy_rounds_sums_to_nearest():
+    policy = lp.Policy.fp8((5, 6, 9), accumulator_rounding="stochastic", rounding="stochastic")
+    assert policy.for_inference() == lp.Policy.fp8((5, 6, 9))
+    up = dataclasses.replace(policy, inference_rounding="nearest_up").for_inference()
+    assert up.gradient.accumulator == lp.Accumulator(lp.FloatFormat(6, 9), 64, "nearest_up")
+    kept = lp.Policy.fp8(9, accumulator_rounding="toward_zero")
+    assert kept.for_inference() == kept
+
+
 def test_float32_policy_is_native():
     assert lp.Policy.float32().is_native
     assert not lp.Policy.fixed_point(Q16).is_native
@@ -87,11 +203,14 @@ def test_float32_policy_is_native():
     "value",
     [
         lp.Accumulator.wide(),
+        lp.Accumulator(lp.FloatFormat(6, 9), 64, "stochastic"),
+        lp.Gemm(lp.FP8_E5M2, lp.FP16, lp.Accumulator(lp.FloatFormat(8, 23), 3), Q16),
+        lp.Policy.fp8((5, 6, 9), 5, (None, 64, 7), "stochastic", lp.FP8_E4M3FN, "toward_zero"),
         lp.Gemm(lp.FP8_E5M2, lp.FP8_E4M3FN, output=lp.BF16, rounding="toward_zero"),
         lp.Policy.float32(),
         lp.Policy.fixed_point(Q16, "nearest_up", activations=lp.FixedPointFormat(6, 10)),
     ],
-    ids=["accumulator", "gemm", "float32", "fixed_point"],
+    ids=["wide", "narrow", "narrow gemm", "fp8", "gemm", "float32", "fixed_point"],
 )
 def test_values_survive_serialization_and_hash(value):
     again = deserialize_keras_object(serialize_keras_object(value))
@@ -99,7 +218,15 @@ def test_values_survive_serialization_and_hash(value):
     assert hash(again) == hash(value)
 
 
-def test_gemm_survives_json():
-    gemm = lp.Gemm(Q16, Q16, WIDE, Q16, "stochastic")
+@pytest.mark.parametrize(
+    "gemm",
+    [
+        lp.Gemm(Q16, Q16, WIDE, Q16, "stochastic"),
+        lp.Gemm(None, lp.FP8_E5M2, STOCHASTIC, lp.DLFLOAT16, "nearest_up"),
+        lp.Gemm(accumulator=lp.Accumulator(lp.FloatFormat(4, 3, "finite", subnormals=False), 7)),
+    ],
+    ids=["wide", "narrow", "finite"],
+)
+def test_gemm_survives_json(gemm):
     assert lp.Gemm.from_json(gemm.to_json()) == gemm
     assert lp.Gemm.from_json(gemm.to_json().encode()) == gemm

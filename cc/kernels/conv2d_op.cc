@@ -21,6 +21,8 @@ using ::tensorflow::TensorShape;
 constexpr int64_t kPackedBytes = 4 << 20;  // of one operand's block
 constexpr int64_t kTileBytes = 4 << 20;    // of sums kept from one block of k to the next
 
+bool InRange(int64_t value, int64_t low) { return value >= low && value < int64_t{1} << 31; }
+
 int64_t CeilOf(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 class Conv2DOpBase : public OpKernel {
@@ -37,15 +39,16 @@ class Conv2DOpBase : public OpKernel {
     same_ = padding == "SAME";
     for (const auto& [name, values] :
          {std::pair{"strides", &strides_}, {"dilations", &dilations_}}) {
-      OP_REQUIRES(ctx, values->size() == 2 && (*values)[0] >= 1 && (*values)[1] >= 1,
-                  InvalidArgument(name, " must be two positive integers"));
+      OP_REQUIRES(ctx, values->size() == 2 && InRange((*values)[0], 1) && InRange((*values)[1], 1),
+                  InvalidArgument(name, " must be two integers in 1..2^31-1"));
     }
     OP_REQUIRES(ctx, paddings_.size() == (padding == "EXPLICIT" ? 4 : 0),
                 InvalidArgument("explicit_paddings must be top, bottom, left, right for padding = "
                                 "EXPLICIT, and empty otherwise; got ",
                                 paddings_.size(), " values"));
     for (const int64_t p : paddings_) {
-      OP_REQUIRES(ctx, p >= 0, InvalidArgument("explicit_paddings has ", p, "; it must be >= 0"));
+      OP_REQUIRES(ctx, InRange(p, 0),
+                  InvalidArgument("explicit_paddings has ", p, "; it must be in 0..2^31-1"));
     }
     if (paddings_.empty()) paddings_.assign(4, 0);
   }
@@ -57,7 +60,9 @@ class Conv2DOpBase : public OpKernel {
     block.product.pass = pass_;
     OP_REQUIRES_OK(ctx, MakeShape(x, filters, &block.product.shape));
     const ConvShape& s = block.product.shape;
-    const TensorShape y({s.batch, s.out_height, s.out_width, s.out_channels});
+    TensorShape y;
+    OP_REQUIRES_OK(ctx, TensorShape::BuildTensorShape(
+                            {s.batch, s.out_height, s.out_width, s.out_channels}, &y));
     OP_REQUIRES(ctx, pass_ == ConvPass::kForward || dy == y,
                 InvalidArgument("dy of shape ", dy.DebugString(), " must have that of y, ",
                                 y.DebugString()));
@@ -75,6 +80,10 @@ class Conv2DOpBase : public OpKernel {
                                              &result));
     if (result->NumElements() == 0) return;
     block.c = result->flat<float>().data();
+    if (block.product.Length() == 0 || ctx->input(0).NumElements() == 0) {
+      std::fill_n(block.c, result->NumElements(), 0.0f);  // sums without terms
+      return;
+    }
     OP_REQUIRES_OK(ctx, Run(ctx, block));
     if (gemm_.rounds_output) {
       RoundSharded(ctx, gemm_.output, block.seed, quantize_, block.c, block.c,

@@ -1,5 +1,7 @@
 // Lowprec>Conv2D, Conv2DBackpropInput and Conv2DBackpropFilter: registration and shapes. Kernel:
 // cc/kernels/conv2d_op.cc.
+#include <algorithm>
+
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -25,7 +27,11 @@ absl::Status Conv2DShape(InferenceContext* c) {
                                       c->Dim(filters, 3)};
   for (int axis = 0; axis < 2; ++axis) {
     if (!c->ValueKnown(c->Dim(x, 1 + axis)) || !c->ValueKnown(c->Dim(filters, axis))) continue;
-    if (strides.size() != 2 || dilations.size() != 2) continue;  // the kernel's error says more
+    // What is wrong here, the kernel's error says more about.
+    if (strides.size() != 2 || dilations.size() != 2) continue;
+    const auto absurd = [](int64_t value) { return value < 0 || value >= int64_t{1} << 31; };
+    if (absurd(strides[axis]) || strides[axis] == 0 || absurd(dilations[axis])) continue;
+    if (std::any_of(explicit_paddings.begin(), explicit_paddings.end(), absurd)) continue;
     const int64_t in = c->Value(c->Dim(x, 1 + axis));
     const int64_t extent = (c->Value(c->Dim(filters, axis)) - 1) * dilations[axis] + 1;
     int64_t padded = in;

@@ -1,6 +1,7 @@
 """lp.conv2d: a two-dimensional convolution with a precision for each of its three passes."""
 
 import functools
+import numbers
 
 import tensorflow as tf
 
@@ -11,11 +12,16 @@ from tf_lowprec.ops.seeds import as_seed
 from tf_lowprec.precision import Gemm, as_policy
 
 
+def _is_size(value, low):
+    is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return is_int and low <= value < 2**31
+
+
 def _pair(value, name):
-    pair = [value, value] if isinstance(value, int) else list(value)
-    if len(pair) != 2 or not all(isinstance(v, int) and v >= 1 for v in pair):
-        raise ValueError(f"{name} = {value!r} must be a positive integer or two of them")
-    return pair
+    pair = [value, value] if isinstance(value, numbers.Integral) else list(value)
+    if len(pair) != 2 or not all(_is_size(v, 1) for v in pair):
+        raise ValueError(f"{name} = {value!r} must be an integer in 1..2^31-1, or two of them")
+    return [int(v) for v in pair]
 
 
 def _padding(padding):
@@ -30,10 +36,11 @@ def _padding(padding):
             pass
         else:
             sides = [top, bottom, left, right]
-            if all(isinstance(v, int) and v >= 0 for v in sides):
-                return "EXPLICIT", sides
+            if all(_is_size(v, 0) for v in sides):
+                return "EXPLICIT", [int(v) for v in sides]
     raise ValueError(
-        f"padding = {padding!r} must be 'SAME', 'VALID' or ((top, bottom), (left, right))"
+        f"padding = {padding!r} must be 'SAME', 'VALID' or ((top, bottom), (left, right)), each in "
+        "0..2^31-1"
     )
 
 

@@ -49,6 +49,7 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
             for Accumulator.wide(), no seed inside tf.function.
     """
     policy = as_policy(precision)
+    random_bits = _random_bits(random_bits, policy)
     a, b = _operand(a, "a"), _operand(b, "b")
     inner_a, inner_b = a.shape[-2 if transpose_a else -1 :], b.shape[-1 if transpose_b else -2 :]
     if inner_a.rank and inner_b.rank and not inner_a[:1].is_compatible_with(inner_b[:1]):
@@ -60,11 +61,17 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
         return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
     passes = (policy.forward, policy.backward, policy.gradient)
     seed = as_seed(seed, needed=any(p.is_stochastic for p in passes))
-    random_bits = _random_bits(random_bits, policy)
     if not transpose_a and b.shape.rank == 2 and (a.shape.rank or 0) > 2:
         # One product for all batch entries, so that GRAD sums over them in one dot product.
-        rows = tf.reshape(a, [-1, a.shape[-1] or tf.shape(a)[-1]])
+        rows = tf.reshape(a, [tf.reduce_prod(tf.shape(a)[:-1]), tf.shape(a)[-1]])
+        rows.set_shape([None, a.shape[-1]])
         if random_bits is not None:
+            like = a.shape[:-1] + [b.shape[-2 if transpose_b else -1]]
+            if not random_bits.shape[:-1].is_compatible_with(like):
+                raise ValueError(
+                    f"random_bits must have shape {like + [None]} (the product's, and a value for "
+                    f"each k and each chunk), got {random_bits.shape}"
+                )
             random_bits = tf.reshape(random_bits, tf.concat([[-1], tf.shape(random_bits)[-2:]], 0))
         y = _matmul(rows, b, policy, False, transpose_b, seed, random_bits)
         y = tf.reshape(y, tf.concat([tf.shape(a)[:-1], tf.shape(y)[-1:]], 0))
@@ -152,32 +159,38 @@ def _product_like(target, lhs, rhs, transpose_a, transpose_b, precision, seed, s
     The axes along which `target` was broadcast belong to the same dot products: they are put in
     front of the axis that is summed over.
     """
-    batch = tf.broadcast_static_shape(lhs.tensor.shape[:-2], rhs.tensor.shape[:-2])
-    like = [1] * (batch.rank - len(target.shape[:-2])) + list(target.shape[:-2])
-    summed = [i for i, (have, want) in enumerate(zip(batch, like)) if want == 1 != have]
-    if summed:
-        full = tf.broadcast_dynamic_shape(tf.shape(lhs.tensor)[:-2], tf.shape(rhs.tensor)[:-2])
+    full = tf.broadcast_dynamic_shape(tf.shape(lhs.tensor)[:-2], tf.shape(rhs.tensor)[:-2])
+    like = tf.concat(
+        [tf.ones([tf.size(full) + 2 - tf.rank(target)], tf.int32), tf.shape(target)[:-2]], 0
+    )
+    batches = [x.shape[:-2] for x in (lhs.tensor, rhs.tensor, target)]
+    equal = all(s.is_fully_defined() and s == batches[0] for s in batches)
+    if not equal:
         lhs = lhs.then(precision.lhs, precision.rounding, streams[0])
         rhs = rhs.then(precision.rhs, precision.rounding, streams[1])
-        lhs = gemm.Operand(
-            _fold(lhs.rounded(seed), full, summed, transpose_a), grid=lhs.last_format
-        )
+        lhs = gemm.Operand(_fold(lhs.rounded(seed), full, like, transpose_a), grid=lhs.last_format)
         rhs = gemm.Operand(
-            _fold(rhs.rounded(seed), full, summed, not transpose_b), grid=rhs.last_format
+            _fold(rhs.rounded(seed), full, like, not transpose_b), grid=rhs.last_format
         )
     products = _MatMul(lhs.tensor, transpose_a, transpose_b)
     result = gemm.multiply(lhs, rhs, precision, products, seed, streams)
-    if summed or batch.rank != len(target.shape[:-2]):
+    if not equal:
         result = tf.reshape(result, tf.concat([tf.shape(target)[:-2], tf.shape(result)[-2:]], 0))
     return result
 
 
-def _fold(x, batch, summed, rows):
-    """x with the batch axes `summed` merged into its rows, or else its columns."""
-    x = tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[-2:]], 0))
-    rank = len(x.shape)
-    kept = [i for i in range(rank - 2) if i not in summed]
-    order = [*kept, *summed, rank - 2, rank - 1] if rows else [*kept, rank - 2, *summed, rank - 1]
-    shape = tf.gather(tf.shape(x), kept)
-    matrix = [-1, tf.shape(x)[-1]] if rows else [tf.shape(x)[-2], -1]
-    return tf.reshape(tf.transpose(x, order), tf.concat([shape, matrix], 0))
+def _fold(x, full, like, rows):
+    """x with those batch axes of `full` that `like` lacks merged into its rows, or else columns."""
+    matrix = tf.shape(x)[-2:]
+    x = tf.broadcast_to(x, tf.concat([full, matrix], 0))
+    rank = tf.size(full)
+    kept = tf.cast(tf.where(full == like)[:, 0], tf.int32)
+    summed = tf.cast(tf.where(full != like)[:, 0], tf.int32)
+    terms = tf.reduce_prod(tf.gather(full, summed))
+    if rows:
+        order, matrix = [kept, summed, [rank, rank + 1]], [terms * matrix[0], matrix[1]]
+    else:
+        order, matrix = [kept, [rank], summed, [rank + 1]], [matrix[0], terms * matrix[1]]
+    return tf.reshape(
+        tf.transpose(x, tf.concat(order, 0)), tf.concat([tf.gather(full, kept), matrix], 0)
+    )
