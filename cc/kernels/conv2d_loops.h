@@ -75,26 +75,6 @@ inline int ChannelRuns(const ConvBlock& block, int64_t first_row, int width, Cha
   return count;
 }
 
-// Four lanes' next four floats, turned into four k's of four lanes.
-typedef float Quad __attribute__((vector_size(16)));
-typedef int32_t QuadIndex __attribute__((vector_size(16)));
-
-LOWPREC_HD Quad LoadQuad(const float* p) {
-  Quad q;
-  memcpy(&q, p, sizeof(q));
-  return q;
-}
-
-LOWPREC_HD void TransposeQuads(const Quad in[4], float* out, int64_t step) {
-  const QuadIndex low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5},
-                  second = {2, 3, 6, 7};
-  const Quad a = __builtin_shuffle(in[0], in[1], low), b = __builtin_shuffle(in[0], in[1], high);
-  const Quad c = __builtin_shuffle(in[2], in[3], low), d = __builtin_shuffle(in[2], in[3], high);
-  const Quad rows[4] = {__builtin_shuffle(a, c, first), __builtin_shuffle(a, c, second),
-                        __builtin_shuffle(b, d, first), __builtin_shuffle(b, d, second)};
-  for (int i = 0; i < 4; ++i) memcpy(out + i * step, &rows[i], sizeof(Quad));
-}
-
 // kForward and kBackward: lanes are pixels, whose channels under a tap lie side by side. Returns
 // whether terms are left out.
 inline bool PackPixels(const ConvBlock& block, int64_t first_row, int width, float* out) {

@@ -77,7 +77,7 @@ struct DoubleLanes {
   using Vector = __m512d;
   using Bits = uint64_t;
   static constexpr int kLanes = 8, kMantissaBits = 52;
-  static Vector Set(float x) { return _mm512_cvtps_pd(_mm256_set1_ps(x)); }
+  static Vector Set(double x) { return _mm512_set1_pd(x); }
   static Vector SetBits(Bits x) {
     return _mm512_castsi512_pd(_mm512_set1_epi64(static_cast<int64_t>(x)));
   }
@@ -156,7 +156,7 @@ struct DoubleLanes {
   using Vector = __m256d;
   using Bits = uint64_t;
   static constexpr int kLanes = 4, kMantissaBits = 52;
-  static Vector Set(float x) { return _mm256_cvtps_pd(_mm_set1_ps(x)); }
+  static Vector Set(double x) { return _mm256_set1_pd(x); }
   static Vector SetBits(Bits x) {
     return _mm256_castsi256_pd(_mm256_set1_epi64x(static_cast<int64_t>(x)));
   }
@@ -194,7 +194,7 @@ struct PortableLanes {
   typedef Int Integers __attribute__((vector_size(kCount * sizeof(T))));
   using Bits = UInt;
   static constexpr int kLanes = kCount, kMantissaBits = sizeof(T) == 4 ? 23 : 52;
-  static Vector Set(float x) { return static_cast<T>(x) - Vector{}; }
+  static Vector Set(T x) { return x - Vector{}; }
   static Vector SetBits(Bits x) {
     return reinterpret_cast<Vector>(static_cast<Int>(x) - Integers{});
   }

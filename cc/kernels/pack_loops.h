@@ -2,6 +2,8 @@
 #ifndef TF_LOWPREC_CC_KERNELS_PACK_LOOPS_H_
 #define TF_LOWPREC_CC_KERNELS_PACK_LOOPS_H_
 
+#include <cstring>
+
 #include "cc/kernels/matmul.h"
 #include "cc/kernels/tile_shape.h"
 
@@ -41,6 +43,26 @@ inline void Merge(PanelRange& into, const PanelRange& range) {
   }
 }
 
+// Four lanes' next four floats, turned into four k's of four lanes.
+typedef float Quad __attribute__((vector_size(16)));
+typedef int32_t QuadIndex __attribute__((vector_size(16)));
+
+LOWPREC_HD Quad LoadQuad(const float* p) {
+  Quad q;
+  memcpy(&q, p, sizeof(q));
+  return q;
+}
+
+LOWPREC_HD void TransposeQuads(const Quad in[4], float* out, int64_t step) {
+  const QuadIndex low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5},
+                  second = {2, 3, 6, 7};
+  const Quad a = __builtin_shuffle(in[0], in[1], low), b = __builtin_shuffle(in[0], in[1], high);
+  const Quad c = __builtin_shuffle(in[2], in[3], low), d = __builtin_shuffle(in[2], in[3], high);
+  const Quad rows[4] = {__builtin_shuffle(a, c, first), __builtin_shuffle(a, c, second),
+                        __builtin_shuffle(b, d, first), __builtin_shuffle(b, d, second)};
+  for (int i = 0; i < 4; ++i) memcpy(out + i * step, &rows[i], sizeof(Quad));
+}
+
 // Rows of x are lanes: transposes a panel, in blocks that fit the first-level cache.
 template <int kWidth>
 inline void PackRows(const PackTask& task, int64_t panel, QuantizeFn quantize) {
@@ -62,7 +84,15 @@ inline void PackRows(const PackTask& task, int64_t panel, QuantizeFn quantize) {
       }
       for (int64_t i = 0; i < count; ++i) Include(range, rows[lane][i]);
     }
-    for (int64_t i = 0; i < count; ++i) {
+    int64_t done = 0;
+    for (; width == kWidth && done + 4 <= count; done += 4) {
+      for (int lane = 0; lane < kWidth; lane += 4) {
+        Quad in[4];
+        for (int q = 0; q < 4; ++q) in[q] = LoadQuad(rows[lane + q] + done);
+        TransposeQuads(in, out + (k0 + done) * kWidth + lane, kWidth);
+      }
+    }
+    for (int64_t i = done; i < count; ++i) {
       float* to = out + (k0 + i) * kWidth;
       for (int lane = 0; lane < width; ++lane) to[lane] = rows[lane][i];
       for (int lane = width; lane < kWidth; ++lane) to[lane] = 0;

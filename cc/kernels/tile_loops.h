@@ -121,17 +121,31 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
       });
       const float* a = tile.a + (begin - tile.k_begin) * kRows + top;
       const float* b = tile.b + (begin - tile.k_begin) * kColumns;
-      for (int64_t k = begin; k < end; ++k, a += kRows, b += kColumns) {
+      const auto step_at = [&](const auto* left_row, const float* right_row) {
         V right[kVectors];
-        ForEach<kVectors>([&](auto v) { right[v] = L::Load(b + v * L::kLanes); });
+        ForEach<kVectors>([&](auto v) { right[v] = L::Load(right_row + v * L::kLanes); });
         ForEach<kStepRows>([&](auto row) {
-          const V left = L::Set(a[row]);
+          const V left = L::Set(left_row[row]);
           ForEach<kVectors>([&](auto v) {
             constexpr int kIndex = decltype(row)::value * kVectors + decltype(v)::value;
             sums[kIndex] =
                 step.template Round<kIndex>(sums[kIndex], left, right[v], states[kIndex]);
           });
         });
+      };
+      if constexpr (sizeof(typename L::Bits) == 8) {
+        // As doubles in memory, so that the multiply can take them from there.
+        constexpr int64_t kBlock = 32;
+        alignas(64) double left[kBlock][kStepRows];
+        for (int64_t k = begin; k < end; k += kBlock) {
+          const int count = static_cast<int>(Min(end - k, kBlock));
+          for (int i = 0; i < count; ++i, a += kRows) {
+            for (int row = 0; row < kStepRows; ++row) left[i][row] = static_cast<double>(a[row]);
+          }
+          for (int i = 0; i < count; ++i, b += kColumns) step_at(left[i], b);
+        }
+      } else {
+        for (int64_t k = begin; k < end; ++k, a += kRows, b += kColumns) step_at(a, b);
       }
       ForEach<kStepRows * kVectors>([&](auto i) {
         L::Store(&tile.sums[top + i / kVectors][i % kVectors * L::kLanes], sums[i]);
