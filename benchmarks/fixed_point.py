@@ -40,6 +40,8 @@ class Run:
     outputs: tuple | None = None
     rounding: str | None = None
     last: tuple | None = None  # (epochs, weights, outputs): the paper's last step, in more bits
+    epochs: int | None = None  # None: as many as the network's
+    update_rounding: str | None = None  # of steps and weights; None: as everything else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +59,13 @@ class Network:
     published: dict  # test error in %, from memory of the paper: to compare with
 
 
-def _fixed(integer_bits, fractional_bits, rounding, outputs=None, last=None):
+def _fixed(integer_bits, fractional_bits, rounding, outputs=None, last=None, epochs=None):
     word = (integer_bits, fractional_bits)
     short = "nearest" if rounding == "nearest_up" else rounding
     name = f"<{integer_bits},{fractional_bits}> {short}"
     if last:
         name += f", last {last[0]} in <{last[1][0]},{last[1][1]}>"
-    return Run(name, word, outputs or word, rounding, last)
+    return Run(name, word, outputs or word, rounding, last, epochs)
 
 
 def _image_data(load, channels):
@@ -112,6 +114,12 @@ NETWORKS = {
             _fixed(2, 14, "nearest_up", (6, 10)),
             _fixed(2, 14, "stochastic", (6, 10)),
             _fixed(4, 12, "stochastic", (6, 10)),
+            _fixed(6, 10, "nearest_up", epochs=3),
+            _fixed(6, 10, "stochastic", epochs=3),
+            _fixed(7, 9, "nearest_up", epochs=3),
+            _fixed(7, 9, "stochastic", epochs=3),
+            _fixed(8, 8, "nearest_up", epochs=3),
+            _fixed(8, 8, "stochastic", epochs=3),
         ),
         published={"float32": 0.77, "<2,14> stochastic": 0.83, "<4,12> stochastic": 0.90},
     ),
@@ -141,16 +149,17 @@ def policy_of(weights, outputs, rounding):
     )
 
 
-def build(network, run, weights=None, outputs=None):
+def build(network, run, weights=None, outputs=None, sgd=tf.keras.optimizers.SGD):
     """The compiled model of a run, its weights in `weights` (default: the run's)."""
     weights, outputs = weights or run.weights, outputs or run.outputs
     # Weight decay is an L2 penalty, so a part of the gradient.
-    optimizer = tf.keras.optimizers.SGD(network.learning_rate(0), momentum=network.momentum)
+    optimizer = sgd(network.learning_rate(0), momentum=network.momentum)
     precision = None
     if weights is not None:
         precision = policy_of(weights, outputs, run.rounding)
         format = lp.FixedPointFormat(*weights)
-        optimizer = lp.optimizers.LowPrecision(optimizer, format, run.rounding, seed=SEED)
+        rounding = run.update_rounding or run.rounding
+        optimizer = lp.optimizers.LowPrecision(optimizer, format, rounding, seed=SEED)
     model = network.build(precision, initial_std=network.initial_std, seed=SEED)
     if network.weight_decay:
         for layer in model.layers:
@@ -184,7 +193,7 @@ class Training:
 
     @property
     def done(self):
-        return self.stalled or len(self.errors) >= self.network.epochs
+        return self.stalled or len(self.errors) >= (self.run.epochs or self.network.epochs)
 
     def _load(self):
         if self.model is None:
