@@ -277,9 +277,12 @@ def report(name, network, trainings, folder, console):
         label = run["name"] + last
         axes.plot(range(1, len(errors) + 1), errors, style, color=color, marker=".", label=label)
     axes.set_yscale("log")
-    ticks = [0.5, 1, 2, 5, 10, 20, 50, 100]
+    ticks = [0.5, 1, 2, 3, 5, 10, 20, 30, 40, 50, 100]
     axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
+    shown = [e for run in runs for e in run["test_error_percent"]]
+    if shown:
+        axes.set_ylim(0.8 * min(shown), 1.2 * max(shown))
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("test error, %")

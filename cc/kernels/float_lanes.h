@@ -199,7 +199,7 @@ struct PortableLanes {
     return reinterpret_cast<Vector>(static_cast<Int>(x) - Integers{});
   }
   static Vector Load(const float* p) {
-    Vector v;
+    Vector v = {};
     for (int i = 0; i < kCount; ++i) v[i] = static_cast<T>(p[i]);
     return v;
   }
@@ -233,7 +233,7 @@ struct PortableLanes {
   }
   typedef UInt Unsigned __attribute__((vector_size(kCount * sizeof(T))));
   static Vector LoadBits(const UInt* p) {
-    Vector v;
+    Vector v = {};
     memcpy(&v, p, sizeof(v));
     return v;
   }

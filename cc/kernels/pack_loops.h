@@ -48,7 +48,7 @@ typedef float Quad __attribute__((vector_size(16)));
 typedef int32_t QuadIndex __attribute__((vector_size(16)));
 
 LOWPREC_HD Quad LoadQuad(const float* p) {
-  Quad q;
+  Quad q = {};
   memcpy(&q, p, sizeof(q));
   return q;
 }

@@ -1,4 +1,4 @@
-"""A layer's source of seeds: state that Keras saves and that strategies and SavedModels take."""
+"""A layer's source of seeds: state that strategies and SavedModels take."""
 
 import random
 
