@@ -373,6 +373,19 @@ class Policy:
             rounding=rounding,
         )
 
+    def for_activations(self):
+        """This policy for a product of two activations, as attention's are: no operand is a weight.
+
+        The right operand has the format of activations, and GRAD yields an error.
+        """
+        activations = self.forward.lhs
+        return dataclasses.replace(
+            self,
+            forward=dataclasses.replace(self.forward, rhs=activations),
+            backward=dataclasses.replace(self.backward, rhs=activations),
+            gradient=dataclasses.replace(self.gradient, output=self.backward.output),
+        )
+
     def get_config(self):
         config = {name: getattr(self, name).get_config() for name in _GEMMS}
         for name in ("weights", "activations", "errors", "gradients"):
