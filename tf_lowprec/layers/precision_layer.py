@@ -72,8 +72,8 @@ class PrecisionLayer:
         setattr(self, "autocast" if KERAS_3 else "_autocast", False)
         self.supports_jit = False
 
-    def build(self, *args, **kwargs):
-        super().build(*args, **kwargs)
+    def build(self, input_shape, *other_shapes):
+        super().build(input_shape, *other_shapes)
         self._make_seed_state()
 
     def _make_seed_state(self):
