@@ -1,6 +1,7 @@
 #include "cc/kernels/conv2d.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "cc/kernels/cpu_features.h"
 
@@ -25,8 +26,22 @@ Conv2D ChooseConv2D() {
   }
 }
 
-void ConvSource(const ConvProduct& product, int64_t begin, int64_t end, int64_t* first,
-                int64_t* last) {
+namespace {
+
+constexpr int64_t kSourceBytes = 12 << 20;  // of the rounded image
+constexpr int64_t kPackedBytes = 12 << 20;  // of the right operand
+constexpr int64_t kTileBytes = 6 << 20;     // of sums kept from one block of k to the next
+
+int64_t CeilOf(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t RoundUp(int64_t a, int64_t b) { return CeilOf(a, b) * b; }
+
+// The largest multiple of `unit` up to `most` and what is needed for `total`; at least one.
+int64_t Step(int64_t total, int64_t most, int64_t unit) {
+  return std::max(std::min(RoundUp(total, unit), most / unit * unit), unit);
+}
+
+// The pixels that rows (or, in kGradient, terms) [begin, end) gather from: [*first, *last).
+void Source(const ConvProduct& product, int64_t begin, int64_t end, int64_t* first, int64_t* last) {
   const ConvShape& s = product.shape;
   const int64_t reach = (s.filter_height - 1) * s.dilation_height;
   // Whole rows of the images, from the highest that the first row's window touches to the lowest
@@ -48,6 +63,140 @@ void ConvSource(const ConvProduct& product, int64_t begin, int64_t end, int64_t*
   }
   *first = (top / height * source_height + clamp(low)) * source_width;
   *last = (bottom / height * source_height + clamp(high)) * source_width;
+}
+
+}  // namespace
+
+ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads) {
+  const ConvProduct& p = task.product;
+  const ConvShape& s = p.shape;
+  const bool gradient = p.pass == ConvPass::kGradient;
+  const int64_t rows = p.Rows(), length = std::max<int64_t>(p.Length(), 1), columns = p.Columns();
+  const int64_t kr = kernel.rows, kc = kernel.columns;
+  ConvPlan plan = {};
+  // Rows, or in kGradient terms, that gather from as much of the image as there is room for.
+  const int64_t pixels = p.pass == ConvPass::kBackward ? s.OutPixels() : s.InPixels();
+  const int64_t gathering = gradient ? length : rows;
+  int64_t room = gathering;
+  if (task.num_a_stages > 0 && pixels * p.SourceChannels() * 4 > kSourceBytes) {
+    const double share =
+        static_cast<double>(kSourceBytes / 4 / p.SourceChannels()) / static_cast<double>(pixels);
+    room = std::max<int64_t>(static_cast<int64_t>(share * static_cast<double>(gathering)), 1);
+  }
+  if (gradient) {
+    plan.column_step = Step(columns, kPackedBytes / 4 / 512, kc);
+    plan.k_step =
+        std::min({length, room, std::max<int64_t>(kPackedBytes / 4 / plan.column_step, 1)});
+    if (plan.k_step < length)
+      plan.k_step = std::max<int64_t>(plan.k_step, std::min<int64_t>(length, 64));
+    plan.row_step = RoundUp(rows, kr);
+  } else {
+    plan.k_step = length;
+    plan.column_step = Step(columns, kPackedBytes / 4 / length, kc);
+    plan.row_step = Step(rows, room, kr);
+  }
+  const int64_t column_panels = plan.column_step / kc;
+  const int64_t packed = plan.column_step * plan.k_step;
+  plan.group_step = std::min(s.groups, std::max<int64_t>(kPackedBytes / 4 / packed, 1));
+  if (plan.k_step < length) {
+    const int64_t tiles = kTileBytes / kernel.tile_bytes / column_panels;
+    plan.row_step = Step(rows, tiles * kr, kr);
+    const int64_t row_panels = plan.row_step / kr;
+    plan.group_step = std::min(plan.group_step, std::max<int64_t>(tiles / row_panels, 1));
+    plan.tile_bytes = plan.group_step * row_panels * column_panels * kernel.tile_bytes;
+  }
+  plan.packed_size = plan.group_step * packed;
+  plan.column_groups =
+      std::min(column_panels, CeilOf(4 * threads, plan.group_step * (plan.row_step / kr)));
+  for (int64_t begin = 0; task.num_a_stages > 0 && begin < gathering;) {
+    const int64_t step = gradient ? plan.k_step : plan.row_step;
+    int64_t first, last;
+    Source(p, begin, std::min(begin + step, gathering), &first, &last);
+    plan.source_size = std::max(plan.source_size, (last - first) * p.SourceChannels());
+    begin += step;
+  }
+  return plan;
+}
+
+bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
+               const ConvMemory& memory, const ParallelFor& parallel_for) {
+  const ConvProduct& p = task.product;
+  const bool gradient = p.pass == ConvPass::kGradient;
+  const int64_t rows = p.Rows(), length = p.Length(), columns = p.Columns();
+  const int64_t kr = kernel.rows, kc = kernel.columns, groups = p.shape.groups;
+  const int64_t row_panels = plan.row_step / kr, column_panels = plan.column_step / kc;
+  std::vector<PanelRange> a_ranges(plan.group_step * row_panels * plan.column_groups);
+  std::vector<PanelRange> b_ranges(plan.group_step * column_panels);
+  bool out_of_memory = false;
+
+  ConvBlock block;
+  block.task = task;
+  block.source = task.image;
+  block.packed_b = memory.packed;
+  block.b_range = b_ranges.data();
+  block.column_groups = plan.column_groups;
+  block.out_of_memory = &out_of_memory;
+  const bool keeps_sums = plan.k_step < length;
+  if (keeps_sums) {
+    block.tiles = memory.tiles;
+    block.a_range = a_ranges.data();
+  }
+
+  int64_t source_begin = -1, packed_k = -1;
+  const auto round_source = [&](int64_t begin, int64_t end) {
+    if (task.num_a_stages == 0 || source_begin == begin) return;
+    source_begin = begin;
+    int64_t first, last;
+    Source(p, begin, end, &first, &last);
+    const int64_t channels = p.SourceChannels(), count = (last - first) * channels;
+    const float* from = task.image + first * channels;
+    for (int i = 0; i < task.num_a_stages; ++i) {
+      QuantizeTask stage = task.a_stages[i];
+      stage.index = first * channels;
+      stage.x32 = from;
+      stage.y = memory.source;
+      parallel_for(CeilOf(count, kQuantizeGrain), kQuantizeGrain * 2,
+                   [&](int64_t from_grain, int64_t to_grain) {
+                     kernel.quantize(stage, from_grain * kQuantizeGrain,
+                                     std::min(to_grain * kQuantizeGrain, count));
+                   });
+      from = memory.source;
+    }
+    block.source = memory.source;
+    block.first_pixel = first;
+  };
+
+  for (int64_t column = 0; column < columns; column += plan.column_step) {
+    block.column_begin = column;
+    block.column_end = std::min(column + plan.column_step, columns);
+    for (int64_t group = 0; group < groups; group += plan.group_step) {
+      block.group_begin = group;
+      block.group_end = std::min(group + plan.group_step, groups);
+      packed_k = -1;
+      for (int64_t row = 0; row < rows; row += plan.row_step) {
+        block.row_begin = row;
+        block.row_end = std::min(row + plan.row_step, rows);
+        std::fill(a_ranges.begin(), a_ranges.end(), PanelRange());
+        for (int64_t k = 0; k < std::max<int64_t>(length, 1); k += plan.k_step) {
+          block.k_begin = k;
+          block.k_end = std::min(k + plan.k_step, length);
+          round_source(gradient ? k : row, gradient ? block.k_end : block.row_end);
+          if (packed_k != k) {
+            packed_k = k;
+            std::fill(b_ranges.begin(), b_ranges.end(), PanelRange());
+            parallel_for(block.Groups() * block.ColumnPanels(kernel.columns) * block.Slices(),
+                         kc * std::min(block.k_end - k, ConvBlock::kSlice) * 2,
+                         [&](int64_t begin, int64_t end) { kernel.pack_b(block, begin, end); });
+          }
+          const int64_t tiles = CeilOf(column_panels, plan.column_groups);
+          parallel_for(block.Groups() * block.RowPanels(kernel.rows) * plan.column_groups,
+                       kr * kc * tiles * (block.k_end - k) / 6,
+                       [&](int64_t begin, int64_t end) { kernel.multiply(block, begin, end); });
+        }
+      }
+    }
+  }
+  return !out_of_memory;
 }
 
 }  // namespace tf_lowprec

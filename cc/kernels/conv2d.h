@@ -9,12 +9,14 @@
 // (i, j) is the position in the filter, ascending in every pass; channels are those of one group.
 // Where the window meets padding, or a strided dy has no element, a term is left out, not added.
 //
-// A block is as many rows and as much of k as fit some megabytes once packed. Threads share out its
-// panels, then its tiles; tiles keep their sums from one block of k to the next.
+// The right operand is packed once, and the image rounded once, as long as they fit some megabytes;
+// otherwise in blocks. A thread takes a panel of rows, gathers it a piece of k at a time, and adds
+// the piece to that panel's tiles.
 #ifndef TF_LOWPREC_CC_KERNELS_CONV2D_H_
 #define TF_LOWPREC_CC_KERNELS_CONV2D_H_
 
 #include <cstdint>
+#include <functional>
 
 #include "cc/kernels/matmul.h"
 
@@ -74,50 +76,78 @@ struct ConvProduct {
   }
 };
 
-struct ConvBlock {
+// What a call computes.
+struct ConvTask {
   ConvProduct product;
-  int64_t group = 0;
-  int64_t row_begin = 0, row_end = 0, k_begin = 0, k_end = 0, column_begin = 0, column_end = 0;
-  // The left operand's image: pixels from first_pixel on, rounded.
-  const float* source = nullptr;
-  int64_t first_pixel = 0;
-  // The right operand and its roundings.
+  const float* image = nullptr;  // of the left operand
+  const QuantizeTask* a_stages = nullptr;
+  int num_a_stages = 0;
   const float* b = nullptr;
   const QuantizeTask* b_stages = nullptr;
   int num_b_stages = 0;
-  // From the caller. Ranges gather over all blocks of k.
-  float* packed_a = nullptr;  // [row panels][k][rows]
-  PanelRange* a_range = nullptr;
-  uint8_t* a_padded = nullptr;  // whether a panel has terms that are left out
-  float* packed_b = nullptr;    // [column panels][k][columns]
-  PanelRange* b_range = nullptr;
-  void* tiles = nullptr;          // tile_bytes each
-  float* c = nullptr;             // the whole result
-  bool* out_of_memory = nullptr;  // set where a thread got none
-
+  float* c = nullptr;
   AccumulatorSpec accumulator;
   OperandSpec a_spec, b_spec;
   uint32_t seed[2] = {0, 0};
   uint64_t stream = 0;
+};
 
+// A part of it: groups, rows, k and columns, and the buffers that hold what of the operands belongs
+// to these.
+struct ConvBlock {
+  ConvTask task;
+  int64_t group_begin = 0, group_end = 0, row_begin = 0, row_end = 0;
+  int64_t k_begin = 0, k_end = 0, column_begin = 0, column_end = 0;
+  const float* source = nullptr;  // the image, rounded, from pixel first_pixel on
+  int64_t first_pixel = 0;
+  float* packed_b = nullptr;      // [groups][column panels][k][columns]
+  PanelRange* b_range = nullptr;  // [groups][column panels]
+  int64_t column_groups = 1;      // into which the column panels are divided, for threads
+  bool* out_of_memory = nullptr;  // set where a thread got none
+  // Where the block has a part of k only: sums and ranges, kept for the next part.
+  void* tiles = nullptr;          // [groups][row panels][column panels], tile_bytes each
+  PanelRange* a_range = nullptr;  // [groups][row panels][column groups]
+
+  LOWPREC_HD int64_t Groups() const { return group_end - group_begin; }
   LOWPREC_HD int64_t RowPanels(int rows) const { return (row_end - row_begin + rows - 1) / rows; }
   LOWPREC_HD int64_t ColumnPanels(int columns) const {
     return (column_end - column_begin + columns - 1) / columns;
   }
+  LOWPREC_HD int64_t Slices() const { return (k_end - k_begin + kSlice - 1) / kSlice; }
+  static constexpr int64_t kSlice = 1024;  // k's of a panel that are packed together
 };
 
-// The pixels that rows (or, in kGradient, terms) [begin, end) gather from: [*first, *last).
-void ConvSource(const ConvProduct& product, int64_t begin, int64_t end, int64_t* first,
-                int64_t* last);
-
-// One instruction set's functions, each on a range of panels or tiles of a block.
+// One instruction set's functions. PackB works on a range of Groups() x ColumnPanels() x Slices()
+// units, Multiply on one of Groups() x RowPanels() x column_groups; threads may share out both.
 struct Conv2D {
   int rows, columns;
   int64_t tile_bytes;
-  void (*pack_a)(const ConvBlock& block, int64_t begin, int64_t end);
+  QuantizeFn quantize;
   void (*pack_b)(const ConvBlock& block, int64_t begin, int64_t end);
   void (*multiply)(const ConvBlock& block, int64_t begin, int64_t end);
 };
+
+// work(begin, end) over [0, total), in parallel; a unit costs about `cost` cycles.
+using ParallelFor = std::function<void(int64_t total, int64_t cost,
+                                       const std::function<void(int64_t, int64_t)>& work)>;
+
+// How the work is divided, and the memory that it takes (floats but for tiles).
+struct ConvPlan {
+  int64_t group_step, row_step, k_step, column_step, column_groups;
+  int64_t source_size, packed_size, tile_bytes;
+};
+ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads);
+
+// Buffers of a plan's sizes.
+struct ConvMemory {
+  float* source;
+  float* packed;
+  void* tiles;
+};
+
+// The whole convolution. Returns false if a thread could not get memory.
+bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
+               const ConvMemory& memory, const ParallelFor& parallel_for);
 
 // For the fastest instruction set that this CPU runs (TF_LOWPREC_ISA as in cpu_features.h).
 Conv2D ChooseConv2D();

@@ -8,7 +8,7 @@ Conv2D Conv2DPortable() {
   return {portable::kRows,
           portable::kColumns,
           sizeof(portable::TileTask),
-          portable::ConvPackA,
+          QuantizePortable,
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             portable::ConvPackB(block, begin, end, QuantizePortable);
           },
