@@ -6,12 +6,14 @@
 #include "cc/kernels/op_gemm.h"
 #include "cc/kernels/op_threads.h"
 #include "cc/kernels/op_util.h"
+#include "cc/numerics/window.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace tf_lowprec {
 namespace {
 
 using ::tensorflow::DEVICE_CPU;
+using ::tensorflow::DEVICE_GPU;
 using ::tensorflow::OpKernel;
 using ::tensorflow::OpKernelConstruction;
 using ::tensorflow::OpKernelContext;
@@ -25,10 +27,10 @@ bool InRange(int64_t value, int64_t low) { return value >= low && value < int64_
 
 int64_t CeilOf(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// What both devices do: attributes, shapes, the output. Run fills a non-empty result.
 class Conv2DOpBase : public OpKernel {
  public:
-  Conv2DOpBase(OpKernelConstruction* ctx, ConvPass pass)
-      : OpKernel(ctx), pass_(pass), kernel_(ChooseConv2D()), quantize_(ChooseQuantize()) {
+  Conv2DOpBase(OpKernelConstruction* ctx, ConvPass pass) : OpKernel(ctx), pass_(pass) {
     OP_REQUIRES_OK(ctx, GetGemm(ctx, &gemm_));
     std::string padding;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("strides", &strides_));
@@ -56,21 +58,18 @@ class Conv2DOpBase : public OpKernel {
   void Compute(OpKernelContext* ctx) override {
     TensorShape x, filters, dy, out;
     OP_REQUIRES_OK(ctx, ReadShapes(ctx, &x, &filters, &dy));
-    ConvBlock block;
-    block.product.pass = pass_;
-    OP_REQUIRES_OK(ctx, MakeShape(x, filters, &block.product.shape));
-    const ConvShape& s = block.product.shape;
+    ConvProduct product;
+    product.pass = pass_;
+    OP_REQUIRES_OK(ctx, MakeShape(x, filters, &product.shape));
+    const ConvShape& s = product.shape;
     TensorShape y;
     OP_REQUIRES_OK(ctx, TensorShape::BuildTensorShape(
                             {s.batch, s.out_height, s.out_width, s.out_channels}, &y));
     OP_REQUIRES(ctx, pass_ == ConvPass::kForward || dy == y,
                 InvalidArgument("dy of shape ", dy.DebugString(), " must have that of y, ",
                                 y.DebugString()));
-    OP_REQUIRES_OK(ctx, ReadSeed(ctx->input(ctx->num_inputs() - 1), block.seed));
-    block.accumulator = gemm_.accumulator;
-    block.a_spec = gemm_.a.spec;
-    block.b_spec = gemm_.b.spec;
-    block.stream = gemm_.stream;
+    uint32_t seed[2];
+    OP_REQUIRES_OK(ctx, ReadSeed(ctx->input(ctx->num_inputs() - 1), seed));
 
     Tensor* result = nullptr;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0,
@@ -79,17 +78,17 @@ class Conv2DOpBase : public OpKernel {
                                                                             : filters,
                                              &result));
     if (result->NumElements() == 0) return;
-    block.c = result->flat<float>().data();
-    if (block.product.Length() == 0 || ctx->input(0).NumElements() == 0) {
-      std::fill_n(block.c, result->NumElements(), 0.0f);  // sums without terms
-      return;
-    }
-    OP_REQUIRES_OK(ctx, Run(ctx, block));
-    if (gemm_.rounds_output) {
-      RoundSharded(ctx, gemm_.output, block.seed, quantize_, block.c, block.c,
-                   result->NumElements());
-    }
+    OP_REQUIRES_OK(ctx, Run(ctx, product, ctx->input(0), ctx->input(1), seed,
+                            result->flat<float>().data(), result->NumElements()));
   }
+
+ protected:
+  virtual absl::Status Run(OpKernelContext* ctx, const ConvProduct& product, const Tensor& a,
+                           const Tensor& b, const uint32_t seed[2], float* c,
+                           int64_t size) const = 0;
+
+  const ConvPass pass_;
+  GemmAttributes gemm_;
 
  private:
   absl::Status ReadShapes(OpKernelContext* ctx, TensorShape* x, TensorShape* filters,
@@ -136,22 +135,50 @@ class Conv2DOpBase : public OpKernel {
       return InvalidArgument("x of shape ", x.DebugString(), " and filters of shape ",
                              filters.DebugString(), " do not match with groups = ", groups_);
     }
-    const auto side = [this](int64_t in, int64_t filter, int axis, int64_t* before) -> int64_t {
-      const int64_t extent = (filter - 1) * dilations_[axis] + 1, stride = strides_[axis];
-      if (same_) {
-        const int64_t out = CeilOf(in, stride);
-        *before = std::max<int64_t>((out - 1) * stride + extent - in, 0) / 2;
-        return out;
-      }
-      *before = paddings_[2 * axis];
-      const int64_t room = in + paddings_[2 * axis] + paddings_[2 * axis + 1] - extent;
-      return room < 0 ? 0 : room / stride + 1;
+    const auto window = [&](int axis) -> WindowAxis {
+      return {x.dim_size(1 + axis), filters.dim_size(axis), strides_[axis], dilations_[axis], same_,
+              paddings_[2 * axis],  paddings_[2 * axis + 1]};
     };
-    s->out_height = side(s->in_height, s->filter_height, 0, &s->pad_top);
-    s->out_width = side(s->in_width, s->filter_width, 1, &s->pad_left);
+    s->out_height = window(0).Outputs();
+    s->out_width = window(1).Outputs();
+    s->pad_top = window(0).Before();
+    s->pad_left = window(1).Before();
     return absl::OkStatus();
   }
 
+  std::vector<int64_t> strides_, dilations_, paddings_;
+  int64_t groups_ = 1;
+  bool same_ = false;
+};
+
+class Conv2DCpuOpBase : public Conv2DOpBase {
+ public:
+  Conv2DCpuOpBase(OpKernelConstruction* ctx, ConvPass pass)
+      : Conv2DOpBase(ctx, pass), kernel_(ChooseConv2D()), quantize_(ChooseQuantize()) {}
+
+ protected:
+  absl::Status Run(OpKernelContext* ctx, const ConvProduct& product, const Tensor& a,
+                   const Tensor& b, const uint32_t seed[2], float* c, int64_t size) const override {
+    if (product.Length() == 0 || a.NumElements() == 0) {
+      std::fill_n(c, size, 0.0f);  // sums without terms
+      return absl::OkStatus();
+    }
+    ConvBlock block;
+    block.product = product;
+    block.seed[0] = seed[0];
+    block.seed[1] = seed[1];
+    block.accumulator = gemm_.accumulator;
+    block.a_spec = gemm_.a.spec;
+    block.b_spec = gemm_.b.spec;
+    block.stream = gemm_.stream;
+    block.b = b.flat<float>().data();
+    block.c = c;
+    TF_RETURN_IF_ERROR(RunBlocks(ctx, a, block));
+    if (gemm_.rounds_output) RoundSharded(ctx, gemm_.output, seed, quantize_, c, c, size);
+    return absl::OkStatus();
+  }
+
+ private:
   // Rounds the pixels that a block needs into `rounded`, or points to the image itself.
   absl::Status RoundSource(OpKernelContext* ctx, const Tensor& image, int64_t begin, int64_t end,
                            Tensor* rounded, ConvBlock* block) const {
@@ -178,7 +205,7 @@ class Conv2DOpBase : public OpKernel {
     return absl::OkStatus();
   }
 
-  absl::Status Run(OpKernelContext* ctx, ConvBlock block) const {
+  absl::Status RunBlocks(OpKernelContext* ctx, const Tensor& image, ConvBlock block) const {
     const ConvProduct& p = block.product;
     const int64_t rows = p.Rows(), length = p.Length(), columns = p.Columns();
     const int64_t chunk = gemm_.accumulator.chunk;
@@ -206,7 +233,6 @@ class Conv2DOpBase : public OpKernel {
 
     std::vector<QuantizeTask> b_stages = gemm_.b.stages;
     for (QuantizeTask& stage : b_stages) SetSeed(block.seed, &stage);
-    block.b = ctx->input(1).flat<float>().data();
     block.b_stages = b_stages.data();
     block.num_b_stages = static_cast<int>(b_stages.size());
 
@@ -244,7 +270,7 @@ class Conv2DOpBase : public OpKernel {
         for (int64_t k = 0; k < std::max<int64_t>(length, 1); k += k_step) {
           block.k_begin = k;
           block.k_end = std::min(k + k_step, length);
-          TF_RETURN_IF_ERROR(RoundSource(ctx, ctx->input(0), gradient ? k : row,
+          TF_RETURN_IF_ERROR(RoundSource(ctx, image, gradient ? k : row,
                                          gradient ? block.k_end : block.row_end, &source, &block));
           for (int64_t group = 0; group < groups; ++group) {
             block.group = group;
@@ -273,29 +299,50 @@ class Conv2DOpBase : public OpKernel {
     return absl::OkStatus();
   }
 
-  const ConvPass pass_;
   const Conv2D kernel_;
   const QuantizeFn quantize_;
-  GemmAttributes gemm_;
-  std::vector<int64_t> strides_, dilations_, paddings_;
-  int64_t groups_ = 1;
-  bool same_ = false;
 };
 
 template <ConvPass kPass>
-class Conv2DOp : public Conv2DOpBase {
+class Conv2DCpuOp : public Conv2DCpuOpBase {
  public:
-  explicit Conv2DOp(OpKernelConstruction* ctx) : Conv2DOpBase(ctx, kPass) {}
+  explicit Conv2DCpuOp(OpKernelConstruction* ctx) : Conv2DCpuOpBase(ctx, kPass) {}
 };
 
 REGISTER_KERNEL_BUILDER(Name("Lowprec>Conv2D").Device(DEVICE_CPU).HostMemory("seed"),
-                        Conv2DOp<ConvPass::kForward>);
+                        Conv2DCpuOp<ConvPass::kForward>);
 REGISTER_KERNEL_BUILDER(
     Name("Lowprec>Conv2DBackpropInput").Device(DEVICE_CPU).HostMemory("sizes").HostMemory("seed"),
-    Conv2DOp<ConvPass::kBackward>);
+    Conv2DCpuOp<ConvPass::kBackward>);
 REGISTER_KERNEL_BUILDER(
     Name("Lowprec>Conv2DBackpropFilter").Device(DEVICE_CPU).HostMemory("sizes").HostMemory("seed"),
-    Conv2DOp<ConvPass::kGradient>);
+    Conv2DCpuOp<ConvPass::kGradient>);
+
+#if GOOGLE_CUDA
+template <ConvPass kPass>
+class Conv2DGpuOp : public Conv2DOpBase {
+ public:
+  explicit Conv2DGpuOp(OpKernelConstruction* ctx) : Conv2DOpBase(ctx, kPass) {}
+
+ protected:
+  absl::Status Run(OpKernelContext* ctx, const ConvProduct& product, const Tensor& a,
+                   const Tensor& b, const uint32_t seed[2], float* c, int64_t size) const override {
+    GpuConv2DTask gpu;
+    gpu.product = product;
+    return MultiplyOnGpu(ctx, gemm_, a, b, seed, c, size, gpu,
+                         [&](const GpuConv2DTask& task) { LaunchConv2D(task, CudaStream(ctx)); });
+  }
+};
+
+REGISTER_KERNEL_BUILDER(Name("Lowprec>Conv2D").Device(DEVICE_GPU).HostMemory("seed"),
+                        Conv2DGpuOp<ConvPass::kForward>);
+REGISTER_KERNEL_BUILDER(
+    Name("Lowprec>Conv2DBackpropInput").Device(DEVICE_GPU).HostMemory("sizes").HostMemory("seed"),
+    Conv2DGpuOp<ConvPass::kBackward>);
+REGISTER_KERNEL_BUILDER(
+    Name("Lowprec>Conv2DBackpropFilter").Device(DEVICE_GPU).HostMemory("sizes").HostMemory("seed"),
+    Conv2DGpuOp<ConvPass::kGradient>);
+#endif
 
 }  // namespace
 }  // namespace tf_lowprec
