@@ -152,6 +152,13 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
 // For the fastest instruction set that this CPU runs (TF_LOWPREC_ISA as in cpu_features.h).
 Conv2D ChooseConv2D();
 
+// The same products, of all groups, on a CUDA stream (a cudaStream_t); in the library if it was
+// built with nvcc. Patches are gathered tile by tile, into shared memory.
+struct GpuConv2DTask : GpuGemmTask {  // a: the image; b: filters, or in kGradient dy
+  ConvProduct product;
+};
+void LaunchConv2D(const GpuConv2DTask& task, void* stream);
+
 }  // namespace tf_lowprec
 
 #endif  // TF_LOWPREC_CC_KERNELS_CONV2D_H_

@@ -5,55 +5,11 @@
 #include <cstdlib>
 
 #include "cc/kernels/conv2d.h"
+#include "cc/kernels/conv2d_window.h"
 #include "cc/kernels/pack_loops.h"
 #include "cc/kernels/tile_loops.h"
 
 LOWPREC_BEGIN_NAMESPACE
-
-// A pixel of the images that windows belong to: outputs, or in kBackward inputs.
-struct WindowPixel {
-  int64_t image, h, w;
-
-  LOWPREC_HD WindowPixel() {}
-  LOWPREC_HD WindowPixel(const ConvProduct& p, int64_t pixel) {
-    const bool backward = p.pass == ConvPass::kBackward;
-    const int64_t width = backward ? p.shape.in_width : p.shape.out_width;
-    const int64_t height = backward ? p.shape.in_height : p.shape.out_height;
-    w = pixel % width;
-    h = pixel / width % height;
-    image = pixel / (width * height);
-  }
-  // To the next one, without divisions.
-  LOWPREC_HD void Next(int64_t width, int64_t height) {
-    if (++w < width) return;
-    w = 0;
-    if (++h < height) return;
-    h = 0;
-    ++image;
-  }
-};
-
-// The pixel of the left operand's image under tap (i, j) of a window; -1 where there is none.
-LOWPREC_HD int64_t SourcePixel(const ConvProduct& product, const WindowPixel& at, int64_t i,
-                               int64_t j) {
-  const ConvShape& s = product.shape;
-  if (product.pass == ConvPass::kBackward) {
-    int64_t oh = at.h + s.pad_top - i * s.dilation_height;
-    int64_t ow = at.w + s.pad_left - j * s.dilation_width;
-    if (oh < 0 || ow < 0) return -1;
-    if (s.stride_height > 1 || s.stride_width > 1) {
-      if (oh % s.stride_height != 0 || ow % s.stride_width != 0) return -1;
-      oh /= s.stride_height;
-      ow /= s.stride_width;
-    }
-    if (oh >= s.out_height || ow >= s.out_width) return -1;
-    return (at.image * s.out_height + oh) * s.out_width + ow;
-  }
-  const int64_t h = at.h * s.stride_height - s.pad_top + i * s.dilation_height;
-  const int64_t w = at.w * s.stride_width - s.pad_left + j * s.dilation_width;
-  if (h < 0 || w < 0 || h >= s.in_height || w >= s.in_width) return -1;
-  return (at.image * s.in_height + h) * s.in_width + w;
-}
 
 // A panel of the left operand, or a piece of it: rows from first_row on, k from k_begin on.
 struct LeftPanel {
@@ -252,17 +208,17 @@ inline void ConvPackB(const ConvBlock& block, int64_t begin, int64_t end, Quanti
   }
 }
 
-// A panel of the left operand with kSkip where terms are left out, for the paths in which adding a
-// zero is not the same: it may change -0, and makes NaN of infinity.
+// A panel of the left operand with kLeftOut where terms are left out, for the paths in which adding
+// a zero is not the same: it may change -0, and makes NaN of infinity.
 inline void MarkSkipped(const ConvBlock& block, const LeftPanel& panel, const WindowPixel* at,
                         const ChannelRun* runs, int run_count, const float* packed, float* marked) {
   const ConvProduct& p = block.task.product;
   const ConvShape& s = p.shape;
   const int64_t size = (panel.k_end - panel.k_begin) * kRows;
   for (int64_t i = 0; i < size; ++i) {
-    marked[i] = ToBits<float>(packed[i]) == kSkip ? FromBits<float>(kCanonicalNan) : packed[i];
+    marked[i] = NotLeftOut(packed[i]);
   }
-  const float skip = FromBits<float>(kSkip);
+  const float skip = FromBits<float>(kLeftOut);
   if (p.pass == ConvPass::kGradient) {
     WindowPixel pixel(p, panel.k_begin);
     for (int64_t k = panel.k_begin; k < panel.k_end; ++k, pixel.Next(s.out_width, s.out_height)) {

@@ -6,12 +6,14 @@
 #include "cc/kernels/op_gemm.h"
 #include "cc/kernels/op_threads.h"
 #include "cc/kernels/op_util.h"
+#include "cc/numerics/window.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace tf_lowprec {
 namespace {
 
 using ::tensorflow::DEVICE_CPU;
+using ::tensorflow::DEVICE_GPU;
 using ::tensorflow::OpKernel;
 using ::tensorflow::OpKernelConstruction;
 using ::tensorflow::OpKernelContext;
@@ -20,10 +22,10 @@ using ::tensorflow::TensorShape;
 
 bool InRange(int64_t value, int64_t low) { return value >= low && value < int64_t{1} << 31; }
 
+// What both devices do: attributes, shapes, the output. Run fills a non-empty result.
 class Conv2DOpBase : public OpKernel {
  public:
-  Conv2DOpBase(OpKernelConstruction* ctx, ConvPass pass)
-      : OpKernel(ctx), pass_(pass), kernel_(ChooseConv2D()) {
+  Conv2DOpBase(OpKernelConstruction* ctx, ConvPass pass) : OpKernel(ctx), pass_(pass) {
     OP_REQUIRES_OK(ctx, GetGemm(ctx, &gemm_));
     std::string padding;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("strides", &strides_));
@@ -51,17 +53,18 @@ class Conv2DOpBase : public OpKernel {
   void Compute(OpKernelContext* ctx) override {
     TensorShape x, filters, dy, out;
     OP_REQUIRES_OK(ctx, ReadShapes(ctx, &x, &filters, &dy));
-    ConvTask task;
-    task.product.pass = pass_;
-    OP_REQUIRES_OK(ctx, MakeShape(x, filters, &task.product.shape));
-    const ConvShape& s = task.product.shape;
+    ConvProduct product;
+    product.pass = pass_;
+    OP_REQUIRES_OK(ctx, MakeShape(x, filters, &product.shape));
+    const ConvShape& s = product.shape;
     TensorShape y;
     OP_REQUIRES_OK(ctx, TensorShape::BuildTensorShape(
                             {s.batch, s.out_height, s.out_width, s.out_channels}, &y));
     OP_REQUIRES(ctx, pass_ == ConvPass::kForward || dy == y,
                 InvalidArgument("dy of shape ", dy.DebugString(), " must have that of y, ",
                                 y.DebugString()));
-    OP_REQUIRES_OK(ctx, ReadSeed(ctx->input(ctx->num_inputs() - 1), task.seed));
+    uint32_t seed[2];
+    OP_REQUIRES_OK(ctx, ReadSeed(ctx->input(ctx->num_inputs() - 1), seed));
 
     Tensor* result = nullptr;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0,
@@ -70,17 +73,17 @@ class Conv2DOpBase : public OpKernel {
                                                                             : filters,
                                              &result));
     if (result->NumElements() == 0) return;
-    task.c = result->flat<float>().data();
-    if (task.product.Length() == 0 || ctx->input(0).NumElements() == 0) {
-      std::fill_n(task.c, result->NumElements(), 0.0f);  // sums without terms
-      return;
-    }
-    OP_REQUIRES_OK(ctx, Run(ctx, &task));
-    if (gemm_.rounds_output) {
-      RoundSharded(ctx, gemm_.output, task.seed, kernel_.quantize, task.c, task.c,
-                   result->NumElements());
-    }
+    OP_REQUIRES_OK(ctx, Run(ctx, product, ctx->input(0), ctx->input(1), seed,
+                            result->flat<float>().data(), result->NumElements()));
   }
+
+ protected:
+  virtual absl::Status Run(OpKernelContext* ctx, const ConvProduct& product, const Tensor& a,
+                           const Tensor& b, const uint32_t seed[2], float* c,
+                           int64_t size) const = 0;
+
+  const ConvPass pass_;
+  GemmAttributes gemm_;
 
  private:
   absl::Status ReadShapes(OpKernelContext* ctx, TensorShape* x, TensorShape* filters,
@@ -127,38 +130,54 @@ class Conv2DOpBase : public OpKernel {
       return InvalidArgument("x of shape ", x.DebugString(), " and filters of shape ",
                              filters.DebugString(), " do not match with groups = ", groups_);
     }
-    const auto side = [this](int64_t in, int64_t filter, int axis, int64_t* before) -> int64_t {
-      const int64_t extent = (filter - 1) * dilations_[axis] + 1, stride = strides_[axis];
-      if (same_) {
-        const int64_t out = (in + stride - 1) / stride;
-        *before = std::max<int64_t>((out - 1) * stride + extent - in, 0) / 2;
-        return out;
-      }
-      *before = paddings_[2 * axis];
-      const int64_t room = in + paddings_[2 * axis] + paddings_[2 * axis + 1] - extent;
-      return room < 0 ? 0 : room / stride + 1;
+    const auto window = [&](int axis) -> WindowAxis {
+      return {x.dim_size(1 + axis), filters.dim_size(axis), strides_[axis], dilations_[axis], same_,
+              paddings_[2 * axis],  paddings_[2 * axis + 1]};
     };
-    s->out_height = side(s->in_height, s->filter_height, 0, &s->pad_top);
-    s->out_width = side(s->in_width, s->filter_width, 1, &s->pad_left);
+    s->out_height = window(0).Outputs();
+    s->out_width = window(1).Outputs();
+    s->pad_top = window(0).Before();
+    s->pad_left = window(1).Before();
     return absl::OkStatus();
   }
 
-  absl::Status Run(OpKernelContext* ctx, ConvTask* task) const {
+  std::vector<int64_t> strides_, dilations_, paddings_;
+  int64_t groups_ = 1;
+  bool same_ = false;
+};
+
+class Conv2DCpuOpBase : public Conv2DOpBase {
+ public:
+  Conv2DCpuOpBase(OpKernelConstruction* ctx, ConvPass pass)
+      : Conv2DOpBase(ctx, pass), kernel_(ChooseConv2D()) {}
+
+ protected:
+  absl::Status Run(OpKernelContext* ctx, const ConvProduct& product, const Tensor& a,
+                   const Tensor& b, const uint32_t seed[2], float* c, int64_t size) const override {
+    if (product.Length() == 0 || a.NumElements() == 0) {
+      std::fill_n(c, size, 0.0f);  // sums without terms
+      return absl::OkStatus();
+    }
+    ConvTask task;
+    task.product = product;
+    task.seed[0] = seed[0];
+    task.seed[1] = seed[1];
+    task.c = c;
     std::vector<QuantizeTask> a_stages = gemm_.a.stages, b_stages = gemm_.b.stages;
-    for (QuantizeTask& stage : a_stages) SetSeed(task->seed, &stage);
-    for (QuantizeTask& stage : b_stages) SetSeed(task->seed, &stage);
-    task->image = ctx->input(0).flat<float>().data();
-    task->a_stages = a_stages.data();
-    task->num_a_stages = static_cast<int>(a_stages.size());
-    task->b = ctx->input(1).flat<float>().data();
-    task->b_stages = b_stages.data();
-    task->num_b_stages = static_cast<int>(b_stages.size());
-    task->accumulator = gemm_.accumulator;
-    task->a_spec = gemm_.a.spec;
-    task->b_spec = gemm_.b.spec;
-    task->stream = gemm_.stream;
+    for (QuantizeTask& stage : a_stages) SetSeed(seed, &stage);
+    for (QuantizeTask& stage : b_stages) SetSeed(seed, &stage);
+    task.image = a.flat<float>().data();
+    task.a_stages = a_stages.data();
+    task.num_a_stages = static_cast<int>(a_stages.size());
+    task.b = b.flat<float>().data();
+    task.b_stages = b_stages.data();
+    task.num_b_stages = static_cast<int>(b_stages.size());
+    task.accumulator = gemm_.accumulator;
+    task.a_spec = gemm_.a.spec;
+    task.b_spec = gemm_.b.spec;
+    task.stream = gemm_.stream;
     const int threads = ctx->device()->tensorflow_cpu_worker_threads()->num_threads;
-    const ConvPlan plan = PlanConv2D(kernel_, *task, threads);
+    const ConvPlan plan = PlanConv2D(kernel_, task, threads);
     Tensor source, packed, tiles;
     TF_RETURN_IF_ERROR(
         ctx->allocate_temp(::tensorflow::DT_FLOAT, TensorShape({plan.source_size}), &source));
@@ -171,34 +190,57 @@ class Conv2DOpBase : public OpKernel {
     const auto parallel_for = [ctx](int64_t total, int64_t cost, const auto& work) {
       RunSharded(ctx, total, cost, work);
     };
-    if (!RunConv2D(kernel_, plan, *task, memory, parallel_for)) {
+    if (!RunConv2D(kernel_, plan, task, memory, parallel_for)) {
       return absl::ResourceExhaustedError("conv2d: out of memory");
     }
+    if (gemm_.rounds_output) RoundSharded(ctx, gemm_.output, seed, kernel_.quantize, c, c, size);
     return absl::OkStatus();
   }
 
-  const ConvPass pass_;
+ private:
   const Conv2D kernel_;
-  GemmAttributes gemm_;
-  std::vector<int64_t> strides_, dilations_, paddings_;
-  int64_t groups_ = 1;
-  bool same_ = false;
 };
 
 template <ConvPass kPass>
-class Conv2DOp : public Conv2DOpBase {
+class Conv2DCpuOp : public Conv2DCpuOpBase {
  public:
-  explicit Conv2DOp(OpKernelConstruction* ctx) : Conv2DOpBase(ctx, kPass) {}
+  explicit Conv2DCpuOp(OpKernelConstruction* ctx) : Conv2DCpuOpBase(ctx, kPass) {}
 };
 
 REGISTER_KERNEL_BUILDER(Name("Lowprec>Conv2D").Device(DEVICE_CPU).HostMemory("seed"),
-                        Conv2DOp<ConvPass::kForward>);
+                        Conv2DCpuOp<ConvPass::kForward>);
 REGISTER_KERNEL_BUILDER(
     Name("Lowprec>Conv2DBackpropInput").Device(DEVICE_CPU).HostMemory("sizes").HostMemory("seed"),
-    Conv2DOp<ConvPass::kBackward>);
+    Conv2DCpuOp<ConvPass::kBackward>);
 REGISTER_KERNEL_BUILDER(
     Name("Lowprec>Conv2DBackpropFilter").Device(DEVICE_CPU).HostMemory("sizes").HostMemory("seed"),
-    Conv2DOp<ConvPass::kGradient>);
+    Conv2DCpuOp<ConvPass::kGradient>);
+
+#if GOOGLE_CUDA
+template <ConvPass kPass>
+class Conv2DGpuOp : public Conv2DOpBase {
+ public:
+  explicit Conv2DGpuOp(OpKernelConstruction* ctx) : Conv2DOpBase(ctx, kPass) {}
+
+ protected:
+  absl::Status Run(OpKernelContext* ctx, const ConvProduct& product, const Tensor& a,
+                   const Tensor& b, const uint32_t seed[2], float* c, int64_t size) const override {
+    GpuConv2DTask gpu;
+    gpu.product = product;
+    return MultiplyOnGpu(ctx, gemm_, a, b, seed, c, size, gpu,
+                         [&](const GpuConv2DTask& task) { LaunchConv2D(task, CudaStream(ctx)); });
+  }
+};
+
+REGISTER_KERNEL_BUILDER(Name("Lowprec>Conv2D").Device(DEVICE_GPU).HostMemory("seed"),
+                        Conv2DGpuOp<ConvPass::kForward>);
+REGISTER_KERNEL_BUILDER(
+    Name("Lowprec>Conv2DBackpropInput").Device(DEVICE_GPU).HostMemory("sizes").HostMemory("seed"),
+    Conv2DGpuOp<ConvPass::kBackward>);
+REGISTER_KERNEL_BUILDER(
+    Name("Lowprec>Conv2DBackpropFilter").Device(DEVICE_GPU).HostMemory("sizes").HostMemory("seed"),
+    Conv2DGpuOp<ConvPass::kGradient>);
+#endif
 
 }  // namespace
 }  // namespace tf_lowprec

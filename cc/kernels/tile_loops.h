@@ -19,7 +19,7 @@ struct TileTask {
   const float* a = nullptr;                      // [k_end - k_begin][kRows]
   const float* b = nullptr;                      // [k_end - k_begin][kColumns]
   int64_t k_begin = 0, k_end = 0;                // what of k is to be added now
-  bool masked = false;                           // elements of a that are kSkip are left out
+  bool masked = false;                           // terms whose a is kLeftOut are left out
   int rows = kRows, columns = kColumns;          // that the result has of the tile
   const int32_t* random_bits = nullptr;          // of the tile's first element
   int64_t row_step = 0;                          // elements from one row of random_bits to the next
@@ -30,9 +30,6 @@ struct TileTask {
 
   const float (*Result() const)[kColumns] { return accumulator.chunk > 0 ? totals : sums; }
 };
-
-// A NaN that no operand holds: they are made canonical where it is used.
-constexpr uint32_t kSkip = 0xFFFFFFFFu;
 
 template <typename F, int... kIndex>
 LOWPREC_HD void ForEachOf(std::integer_sequence<int, kIndex...>, const F& f) {
@@ -64,7 +61,7 @@ inline void StartTile(TileTask& tile, int64_t element, int64_t row_step, const u
                  static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32), key);
       for (int i = 0; i < 4; ++i) {
         if (j + i < 0 || j + i >= kColumns) continue;
-        tile.states[row][j + i] = words.w[i] != 0 ? words.w[i] : 1u;
+        tile.states[row][j + i] = RandomStateOf(words.w[i]);
       }
     }
   }
@@ -196,7 +193,7 @@ __attribute__((noinline)) void ExactTile(TileTask& tile) {
       const float a = tile.a[(k - tile.k_begin) * kRows + row];
       const float* b = tile.b + (k - tile.k_begin) * kColumns;
       draw();
-      if (!tile.masked || ToBits<float>(a) != kSkip) {
+      if (!tile.masked || ToBits<float>(a) != kLeftOut) {
 #pragma GCC ivdep
         for (int j = 0; j < kColumns; ++j) {
           sums[j] = AccumulateStep<kRounding, kGapAtZero>(sums[j], a, b[j], rounder, random[j]);
@@ -227,7 +224,7 @@ inline void RunSteps(TileTask& tile) {
 inline void RunExact(TileTask& tile) {
   const AccumulatorSpec& spec = tile.accumulator;
   const FloatFormat format = AccumulatorFormat(spec);
-  const bool gap = !format.subnormals || format.specials == Specials::kDlfloat;
+  const bool gap = HasGapAtZero(format);
   switch (static_cast<Rounding>(spec.rounding)) {
     case Rounding::kNearestEven:
       return gap ? ExactTile<Rounding::kNearestEven, true>(tile)
