@@ -21,7 +21,8 @@ from tf_lowprec.formats import (
     FloatFormat,
     Rounding,
 )
-from tf_lowprec.ops import conv2d, from_bits, matmul, quantize, to_bits
+from tf_lowprec.ops import conv2d, conv2d_transpose, einsum, from_bits, matmul, quantize, to_bits
+from tf_lowprec.policy_map import PolicyMap
 from tf_lowprec.precision import Accumulator, Gemm, Policy
 
 __version__ = "0.1.0"
@@ -42,9 +43,12 @@ __all__ = [
     "FloatFormat",
     "Gemm",
     "Policy",
+    "PolicyMap",
     "Rounding",
     "conv2d",
+    "conv2d_transpose",
     "datasets",
+    "einsum",
     "export_weights",
     "from_bits",
     "import_weights",

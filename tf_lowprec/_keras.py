@@ -8,3 +8,12 @@ KERAS_3 = hasattr(tf.keras, "random")
 _saving = tf.keras.utils if KERAS_3 else tf.keras.saving
 serialize_keras_object = _saving.serialize_keras_object
 deserialize_keras_object = _saving.deserialize_keras_object
+
+
+def replace_sublayer(owner, name, layer):
+    """Makes `layer` the attribute `name` of a Keras layer, and forgets the layer that it was."""
+    if KERAS_3:
+        owner._tracker.untrack(getattr(owner, name))  # assignment alone would keep both
+    else:
+        delattr(owner, name)
+    setattr(owner, name, layer)

@@ -116,6 +116,10 @@ class Gemm:
         accumulator: an Accumulator.
         output: format of the result; None leaves it in float32.
         rounding: how operands and output are rounded.
+        scaling: "amax" scales each operand to its format's range: x becomes
+            ``round(x 2^k) 2^-k``, k the largest integer with ``max|x| 2^k < 2^T``, where T leaves
+            room for 2^20 terms in the accumulator, which adds scaled products; the sum is scaled
+            back before it is rounded to `output`. None takes them as they are.
 
     Raises:
         ValueError: an argument of the wrong kind; a wide accumulator for operands whose exact
@@ -127,6 +131,7 @@ class Gemm:
     accumulator: Accumulator = Accumulator.native()
     output: object = None
     rounding: Rounding = Rounding.NEAREST_EVEN
+    scaling: object = None
 
     def __post_init__(self):
         for name in ("lhs", "rhs", "output"):
@@ -137,6 +142,15 @@ class Gemm:
                 "Accumulator.native() or Accumulator.wide()"
             )
         object.__setattr__(self, "rounding", Rounding.of(self.rounding))
+        if self.scaling not in (None, "amax"):
+            raise ValueError(f"scaling = {self.scaling!r} must be 'amax' or None")
+        if self.scaling is not None and not all(
+            isinstance(format, formats.FloatFormat) for format in (self.lhs, self.rhs)
+        ):
+            raise ValueError(
+                f"scaling = {self.scaling!r} needs FloatFormats for both operands, got "
+                f"lhs = {self.lhs}, rhs = {self.rhs}"
+            )
         if self.accumulator.kind == "wide":
             if self.lhs is None or self.rhs is None:
                 raise ValueError(
@@ -172,7 +186,11 @@ class Gemm:
         return self == Gemm(rounding=self.rounding)
 
     def get_config(self):
-        config = {"accumulator": self.accumulator.get_config(), "rounding": self.rounding.value}
+        config = {
+            "accumulator": self.accumulator.get_config(),
+            "rounding": self.rounding.value,
+            "scaling": self.scaling,
+        }
         for name in ("lhs", "rhs", "output"):
             format = getattr(self, name)
             config[name] = None if format is None else format.spec
@@ -293,13 +311,14 @@ class Policy:
         accumulator_rounding="nearest_even",
         operand=formats.FP8_E5M2,
         rounding="nearest_even",
+        scaling=None,
     ):
         """Eight-bit operands and narrow accumulators, as Sakr et al. (2019) train.
 
         Activations, weights and errors are rounded to `operand` on their way into each product,
         whose partial sums are rounded to (1, `accumulator_exponent_bits`,
         `accumulator_mantissa_bits`). Weights, biases and updates stay in float32. Scale the loss
-        (the paper: by 1000), or small errors are lost.
+        (optimizers.loss_scaling; the paper: by 1000), or the operands, or small errors are lost.
 
         Args:
             accumulator_mantissa_bits: an int, or one for each of (forward, backward, gradient).
@@ -308,6 +327,7 @@ class Policy:
             accumulator_rounding: of the partial sums.
             operand: FloatFormat of the operands; the paper's is (1, 5, 2).
             rounding: of the operands.
+            scaling: "amax" scales each operand to its range: see Gemm. None does not.
         """
 
         def each(value, name):
@@ -327,6 +347,7 @@ class Policy:
                     formats.FloatFormat(accumulator_exponent_bits, m), c, accumulator_rounding
                 ),
                 rounding=rounding,
+                scaling=scaling,
             )
             for m, c in zip(mantissa_bits, each(chunk, "chunk"))
         ]
@@ -371,6 +392,19 @@ class Policy:
             backward=settle(self.backward),
             gradient=settle(self.gradient),
             rounding=rounding,
+        )
+
+    def for_activations(self):
+        """This policy for a product of two activations, as attention's are: no operand is a weight.
+
+        The right operand has the format of activations, and GRAD yields an error.
+        """
+        activations = self.forward.lhs
+        return dataclasses.replace(
+            self,
+            forward=dataclasses.replace(self.forward, rhs=activations),
+            backward=dataclasses.replace(self.backward, rhs=activations),
+            gradient=dataclasses.replace(self.gradient, output=self.backward.output),
         )
 
     def get_config(self):

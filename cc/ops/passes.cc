@@ -44,6 +44,7 @@ REGISTER_OP("Lowprec>Conv2DPasses")
     .Attr("padding: {'SAME', 'VALID', 'EXPLICIT'}")
     .Attr("explicit_paddings: list(int) = []")
     .Attr("groups: int >= 1 = 1")
+    .Attr("transposed: bool = false")
     .Attr("rounded: bool = true")
     .Attr("forward: string")
     .Attr("backward: string")
@@ -55,6 +56,7 @@ precisions.
 
 lhs, rhs: NHWC input and HWIO filters, as the forward pass rounded them if `rounded`, else before
   that.
+transposed: product is the convolution's gradient with respect to its input instead, lhs the error.
 strides, dilations: (height, width). explicit_paddings: top, bottom, left, right.
 )doc");
 

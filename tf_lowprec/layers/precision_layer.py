@@ -1,5 +1,7 @@
 """What the low-precision layers add to their stock Keras parents: all of it is here."""
 
+import inspect
+
 import tensorflow as tf
 
 from tf_lowprec._keras import KERAS_3, deserialize_keras_object, serialize_keras_object
@@ -9,6 +11,7 @@ from tf_lowprec.ops.errors import round_error
 from tf_lowprec.ops.quantize import quantize, round_to
 from tf_lowprec.ops.seeds import fold_in_replica
 from tf_lowprec.ops.streams import Stream
+from tf_lowprec.policy_map import PolicyMap
 from tf_lowprec.precision import Policy, as_policy
 
 # On the grid where their input is, so they need no rounding of their own.
@@ -19,10 +22,13 @@ class OnGrid(tf.keras.initializers.Initializer):
     """The values of another initializer, rounded to nearest even in `format`."""
 
     def __init__(self, initializer, format):
-        self.initializer, self.format = tf.keras.initializers.get(initializer), format
+        # Keras's recurrent cells pass a function as initializer.
+        is_function = inspect.isfunction(initializer)
+        self.initializer = initializer if is_function else tf.keras.initializers.get(initializer)
+        self.format = format
 
     def __call__(self, shape, dtype=None, **kwargs):
-        return quantize(self.initializer(shape, dtype, **kwargs), self.format)
+        return quantize(self.initializer(shape, dtype=dtype, **kwargs), self.format)
 
 
 class PrecisionLayer:
@@ -32,35 +38,47 @@ class PrecisionLayer:
     ``GEMM -> round -> + bias -> round -> activation -> round``.
 
     Args:
-        precision: a Policy, or a Gemm for all three passes. Default: Policy.float32(), under which
-            the layer is its parent, bit for bit.
-        seed: integer from which the layer's stochastic roundings are drawn. Default: drawn by
-            Python's `random`, which keras.utils.set_random_seed sets.
+        precision: a Policy, or a Gemm for all three passes, or a PolicyMap that knows the layer's
+            name. Default: Policy.float32(), under which the layer is its parent, bit for bit.
+        seed: integer from which the layer's stochastic roundings are drawn (and its dropout, if
+            it has any). Default: drawn by Python's `random`, which keras.utils.set_random_seed
+            sets.
     """
 
     def __init__(self, *args, precision=None, seed=None, **kwargs):
-        self_precision = Policy.float32() if precision is None else as_policy(precision)
-        if not self_precision.is_native:
-            kwargs.setdefault("autocast", False)  # float32 inside, whatever Keras's dtype policy
+        if precision is None:
+            precision = Policy.float32()
+        elif not isinstance(precision, PolicyMap):
+            precision = as_policy(precision)
+        if seed is not None and "seed" in inspect.signature(super().__init__).parameters:
+            kwargs["seed"] = seed
         super().__init__(*args, **kwargs)
-        self.precision = self_precision
+        if isinstance(precision, PolicyMap):
+            precision = precision.for_layer(self.name)
+        self.precision = precision
         self.seed = seed
         self._seed_state = None
-        if not self_precision.is_native:
-            self.supports_jit = False  # our ops have no XLA kernels
-            if getattr(self, "data_format", "channels_last") != "channels_last":
-                raise ValueError(
-                    f"data_format = {self.data_format!r} must be 'channels_last' under a "
-                    "low-precision policy"
-                )
-            if getattr(self, "lora_rank", None):
-                raise ValueError(
-                    f"lora_rank = {self.lora_rank} must be None under a low-precision policy"
-                )
+        if not precision.is_native:
+            self._leave_keras_precision()
+            for name, allowed in (("data_format", "channels_last"), ("lora_rank", None)):
+                if (getattr(self, name, None) or allowed) != allowed:
+                    raise ValueError(
+                        f"{name} = {getattr(self, name)!r} must be {allowed!r} under a "
+                        "low-precision policy"
+                    )
 
-    def build(self, input_shape):
-        super().build(input_shape)
-        # Made here, not at the first call: under a tf.distribute strategy that would be too late.
+    def _leave_keras_precision(self):
+        """float32 inside, whatever Keras's dtype policy; no XLA, which has no kernels of ours."""
+        setattr(self, "autocast" if KERAS_3 else "_autocast", False)
+        self.supports_jit = False
+
+    def build(self, input_shape, *other_shapes):
+        super().build(input_shape, *other_shapes)
+        self._make_seed_state()
+
+    def _make_seed_state(self):
+        # When the layer is built, not at the first call: under a tf.distribute strategy that would
+        # be too late.
         if self.precision.is_stochastic and self._seed_state is None:
             self._seed_state = make_seed_state(self.seed)
 
@@ -72,25 +90,19 @@ class PrecisionLayer:
             kwargs["initializer"] = OnGrid(kwargs["initializer"], format)
         return super().add_weight(*args, **kwargs)
 
-    def _low_precision_call(self, inputs, product, training):
-        """The layer's computation around product(inputs, kernel, policy, seed)."""
+    def _policy_and_seed(self, training):
+        """The policy of this call, and a seed that is another one at each."""
         policy = self.precision if training else self.precision.for_inference()
-        if policy.is_stochastic:
-            seed = fold_in_replica(next_seed(self._seed_state))
-        else:
-            seed = tf.constant([0, 0], tf.int32)
-        y = product(tf.cast(inputs, tf.float32), tf.convert_to_tensor(self.kernel), policy, seed)
-        if self.use_bias:
-            bias = tf.convert_to_tensor(self.bias)
-            y = add_bias(y, bias, policy, policy.forward.output, seed)
-        elif policy.forward.output != policy.activations:
-            y = round_to(y, policy.activations, policy.rounding, seed, Stream.BIAS)
-        y = round_error(y, policy.errors, policy.rounding, seed, Stream.ERROR)
-        if self.activation is not None:
-            y = self.activation(y)
-            rounded = self.activation is not tf.keras.activations.softmax
-            if rounded and self.activation not in _EXACT_ACTIVATIONS:
-                y = round_to(y, policy.activations, policy.rounding, seed, Stream.ACTIVATION)
+        if not policy.is_stochastic:
+            return policy, tf.constant([0, 0], tf.int32)
+        return policy, fold_in_replica(next_seed(self._seed_state))
+
+    def _low_precision_call(self, inputs, product, training, kernel=None):
+        """The layer's computation around product(inputs, kernel, policy, seed)."""
+        policy, seed = self._policy_and_seed(training)
+        kernel = self.kernel if kernel is None else kernel
+        y = affine(inputs, kernel, getattr(self, "bias", None), product, policy, seed)
+        y = activate(y, self.activation, policy, seed)
         return tf.cast(y, self.compute_dtype)
 
     def get_config(self):
@@ -105,3 +117,31 @@ class PrecisionLayer:
         if isinstance(config.get("precision"), dict):
             config["precision"] = deserialize_keras_object(config["precision"])
         return super().from_config(config)
+
+
+def affine(inputs, kernel, bias, product, policy, seed):
+    """``round(round(product(inputs, kernel)) + bias)``; its error is rounded on the way back.
+
+    Args:
+        inputs: of any float dtype.
+        kernel, bias: variables or tensors; bias may be None.
+        product: (inputs, kernel, policy, seed) -> tensor.
+        policy: a Policy.
+        seed: two integers as a tensor.
+    """
+    y = product(tf.cast(inputs, tf.float32), tf.convert_to_tensor(kernel), policy, seed)
+    if bias is not None:
+        y = add_bias(y, tf.convert_to_tensor(bias), policy, policy.forward.output, seed)
+    elif policy.forward.output != policy.activations:
+        y = round_to(y, policy.activations, policy.rounding, seed, Stream.BIAS)
+    return round_error(y, policy.errors, policy.rounding, seed, Stream.ERROR)
+
+
+def activate(y, activation, policy, seed, stream=Stream.ACTIVATION):
+    """``round(activation(y))``; what stays on its grid is not rounded, nor is a softmax."""
+    if activation is None:
+        return y
+    y = activation(y)
+    if activation is tf.keras.activations.softmax or activation in _EXACT_ACTIVATIONS:
+        return y
+    return round_to(y, policy.activations, policy.rounding, seed, stream)

@@ -2,7 +2,9 @@
 
 from tf_lowprec.ops.bits import from_bits, to_bits
 from tf_lowprec.ops.conv2d import conv2d
+from tf_lowprec.ops.conv2d_transpose import conv2d_transpose
+from tf_lowprec.ops.einsum import einsum
 from tf_lowprec.ops.matmul import matmul
 from tf_lowprec.ops.quantize import quantize
 
-__all__ = ["conv2d", "from_bits", "matmul", "quantize", "to_bits"]
+__all__ = ["conv2d", "conv2d_transpose", "einsum", "from_bits", "matmul", "quantize", "to_bits"]

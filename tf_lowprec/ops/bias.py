@@ -18,11 +18,11 @@ def _sum_is_exact_in_float32(a, b):
 
 
 def add_bias(x, bias, policy, x_format, seed):
-    """``round(x + round(bias))`` along the last axis.
+    """``round(x + round(bias))``.
 
     Args:
         x: float32, its values in `x_format` (None: float32).
-        bias: float32 ``[C]``.
+        bias: float32 of known shape that broadcasts to that of x, such as ``[C]``.
         policy: its `weights` is the bias' format, `activations` the result's, `gradients` that of
             the bias' gradient: the sum of the errors, exact in float64, rounded once.
     """
@@ -45,7 +45,15 @@ def add_bias(x, bias, policy, x_format, seed):
 def _add_bias_gradient(op, dy):
     spec = op.get_attr("format").decode()
     rounding = Rounding(op.get_attr("rounding").decode())
-    total = tf.reduce_sum(tf.cast(dy, tf.float64), tf.range(tf.rank(dy) - 1))
+    shape = op.inputs[2].shape.as_list()
+    outer = tf.rank(dy) - len(shape)
+    spread = [outer + axis for axis, size in enumerate(shape) if size == 1]
+    axes = (
+        tf.concat([tf.range(outer), tf.cast(tf.stack(spread), tf.int32)], 0)
+        if spread
+        else tf.range(outer)
+    )
+    total = tf.reshape(tf.reduce_sum(tf.cast(dy, tf.float64), axes), shape)
     dbias = round_to(
         total,
         formats.parse_spec(spec) if spec else None,

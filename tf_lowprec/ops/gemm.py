@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tf_lowprec.ops._library import ops
 from tf_lowprec.ops.quantize import round_to
+from tf_lowprec.ops.scaling import exponent_for, scale, target_exponent
 from tf_lowprec.ops.streams import Stream
 
 # (lhs, rhs, output, accumulator) of each pass.
@@ -37,10 +38,12 @@ class Operand:
         tensor: the tensor.
         roundings: (format, rounding, stream) each; those to None are left out.
         grid: the format on whose grid the tensor lies already, if any.
+        exponent: what is meant is 2^-exponent times all this; None for 0.
     """
 
-    def __init__(self, tensor, roundings=(), grid=None):
+    def __init__(self, tensor, roundings=(), grid=None, exponent=None):
         self.tensor, self.grid, self.roundings = tensor, grid, []
+        self.exponent = exponent
         for format, rounding, stream in roundings:
             # Values on a grid stay what they are when rounded to it again.
             if format is not None and format != grid:
@@ -49,19 +52,39 @@ class Operand:
 
     def then(self, format, rounding, stream):
         """This operand with one more rounding."""
-        return Operand(self.tensor, [*self.roundings, (format, rounding, stream)], self.grid)
+        roundings = [*self.roundings, (format, rounding, stream)]
+        return Operand(self.tensor, roundings, self.grid, self.exponent)
+
+    def for_gemm(self, gemm, format, stream, seed):
+        """This operand as `gemm` takes it: scaled if it says so, rounded to `format`."""
+        if self.exponent is not None and not self.roundings and self.grid == format:
+            return self  # it has been through here
+        x = self if self.exponent is None else Operand(self.rounded(seed))
+        if gemm.scaling is None:
+            return x.then(format, gemm.rounding, stream)
+        x = x.rounded(seed)
+        exponent = exponent_for(x, target_exponent(gemm, format))
+        return Operand(scale(x, exponent), [(format, gemm.rounding, stream)], exponent=exponent)
 
     @property
     def last_format(self):
         """The format on whose grid the values are in the product."""
         return self.roundings[-1][0] if self.roundings else self.grid
 
-    def rounded(self, seed):
-        """The tensor after its roundings."""
+    def on_grid(self, seed):
+        """The tensor after its roundings, still scaled."""
         x = self.tensor
         for format, rounding, stream in self.roundings:
             x = round_to(x, format, rounding, seed, stream)
         return x
+
+    def unscale(self, x):
+        """x without this operand's scale."""
+        return x if self.exponent is None else scale(x, -self.exponent)
+
+    def rounded(self, seed):
+        """The value after its roundings."""
+        return self.unscale(self.on_grid(seed))
 
     def attributes(self, name):
         """As the attributes of Lowprec>MatMul and its kin for their operand `name`."""
@@ -104,12 +127,13 @@ def multiply(lhs, rhs, gemm, products, seed, streams, round_output=True, random_
         round_output: False leaves the result as the accumulator has it.
         random_bits: of a narrow accumulator's roundings, instead of the seed.
     """
-    lhs = lhs.then(gemm.lhs, gemm.rounding, streams[0])
-    rhs = rhs.then(gemm.rhs, gemm.rounding, streams[1])
+    lhs = lhs.for_gemm(gemm, gemm.lhs, streams[0], seed)
+    rhs = rhs.for_gemm(gemm, gemm.rhs, streams[1], seed)
     kind = gemm.accumulator.kind
+    scaled = gemm.scaling is not None
     if kind == "narrow":
-        output = gemm.output if round_output else None
-        return products.narrow(
+        output = gemm.output if round_output and not scaled else None
+        total = products.narrow(
             lhs,
             rhs,
             seed,
@@ -122,8 +146,12 @@ def multiply(lhs, rhs, gemm, products, seed, streams, round_output=True, random_
             output_rounding=gemm.rounding.value,
             output_stream=int(streams[2]),
         )
-    lhs, rhs = lhs.rounded(seed), rhs.rounded(seed)
-    total = products.native(lhs, rhs) if kind == "native" else _wide(lhs, rhs, gemm, products)
+        if not scaled:
+            return total
+        total = rhs.unscale(lhs.unscale(total))
+    else:
+        lhs, rhs = lhs.rounded(seed), rhs.rounded(seed)
+        total = products.native(lhs, rhs) if kind == "native" else _wide(lhs, rhs, gemm, products)
     return round_to(total, gemm.output, gemm.rounding, seed, streams[2]) if round_output else total
 
 
@@ -155,7 +183,8 @@ def forward(lhs, rhs, policy, products, seed, passes, random_bits=None):
             registered gradient that reads the policy from its attributes.
     """
     gemm = policy.forward
-    narrow = gemm.accumulator.kind == "narrow"
+    # A narrow product rounds its operands while it packs them: they are saved as they come.
+    narrow = gemm.accumulator.kind == "narrow" or gemm.scaling is not None
     if narrow:
         left, right = Operand(tf.stop_gradient(lhs)), Operand(tf.stop_gradient(rhs))
     else:
@@ -183,7 +212,9 @@ def saved_operands(op, forward):
     operands = zip(op.inputs[1:3], (forward.lhs, forward.rhs), FORWARD)
     if op.get_attr("rounded"):
         return tuple(Operand(x, grid=format) for x, format, _ in operands)
-    return tuple(Operand(x, [(format, forward.rounding, stream)]) for x, format, stream in operands)
+    return tuple(
+        Operand(x).for_gemm(forward, format, stream, op.inputs[3]) for x, format, stream in operands
+    )
 
 
 def straight_through(gradient, operand):

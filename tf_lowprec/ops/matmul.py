@@ -166,11 +166,13 @@ def _product_like(target, lhs, rhs, transpose_a, transpose_b, precision, seed, s
     batches = [x.shape[:-2] for x in (lhs.tensor, rhs.tensor, target)]
     equal = all(s.is_fully_defined() and s == batches[0] for s in batches)
     if not equal:
-        lhs = lhs.then(precision.lhs, precision.rounding, streams[0])
-        rhs = rhs.then(precision.rhs, precision.rounding, streams[1])
-        lhs = gemm.Operand(_fold(lhs.rounded(seed), full, like, transpose_a), grid=lhs.last_format)
-        rhs = gemm.Operand(
-            _fold(rhs.rounded(seed), full, like, not transpose_b), grid=rhs.last_format
+        lhs = lhs.for_gemm(precision, precision.lhs, streams[0], seed)
+        rhs = rhs.for_gemm(precision, precision.rhs, streams[1], seed)
+        lhs, rhs = (
+            gemm.Operand(
+                _fold(x.on_grid(seed), full, like, rows), grid=x.last_format, exponent=x.exponent
+            )
+            for x, rows in ((lhs, transpose_a), (rhs, not transpose_b))
         )
     products = _MatMul(lhs.tensor, transpose_a, transpose_b)
     result = gemm.multiply(lhs, rhs, precision, products, seed, streams)

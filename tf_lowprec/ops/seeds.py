@@ -53,3 +53,11 @@ def fold_in_replica(seed):
     replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
     # An odd factor (the golden ratio's) is a bijection modulo 2^32.
     return tf.cast(seed, tf.int64) + tf.stack([replica * 0x9E3779B9, tf.zeros((), tf.int64)])
+
+
+def nth(seed, index):
+    """Another seed for the index-th of several products that share one; `seed` for index 0."""
+    if index == 0:
+        return seed
+    # The generators of seeds count in the second word: far from the counts near it.
+    return tf.cast(seed, tf.int64) + tf.constant([0, index * 0x9E3779B9], tf.int64)

@@ -70,6 +70,11 @@ def check_inner(optimizer, wrapper):
     optimizer = tf.keras.optimizers.get(optimizer)
     if isinstance(optimizer, wrapper):
         raise ValueError("optimizer is a LowPrecision already: wrap the one inside it")
+    if isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer):
+        raise ValueError(
+            "optimizer is a LossScaleOptimizer, which must be outside: "
+            "loss_scaling(LowPrecision(...), 'dynamic')"
+        )
     if getattr(optimizer, "use_ema", False):
         raise ValueError("optimizer.use_ema = True must be False: averages leave the grid")
     return optimizer
