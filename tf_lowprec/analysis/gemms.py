@@ -41,10 +41,27 @@ def products(layer, call):
             of the call's tensor arguments in order, `named`, a dict of those passed by name, and
             `output`, the first output's shape.
     """
+    rule = _rule(layer)
+    return None if rule is None else rule(layer, call)
+
+
+def has_known_products(layer):
+    """Whether `products` knows the layer's class."""
+    return _rule(layer) is not None
+
+
+def _rule(layer):
     for cls in type(layer).__mro__:
         if cls in _RULES:
-            return _RULES[cls](layer, call)
+            return _RULES[cls]
+        if is_stock(cls):
+            break  # Keras 2 derives Conv1DTranspose from Conv1D
     return None
+
+
+def is_stock(cls):
+    """Whether a class is Keras's own."""
+    return cls.__module__.split(".")[0] in ("keras", "tf_keras", "tensorflow")
 
 
 def _kernel(forward, backward, gradient, macs):
@@ -124,17 +141,25 @@ def _einsum_dense(layer, call):
     )
 
 
-def _recurrent(gates):
-    def rule(layer, call):
-        """kernel: in, gates units; recurrent kernel: units, gates units; GRAD: batch x time."""
-        batch, time, features = call.inputs[0]
-        units, rows = layer.units, batch * time
-        return [
-            Product("kernel", features, gates * units, rows, rows * features * gates * units),
-            Product("recurrent_kernel", units, gates * units, rows, rows * units * gates * units),
-        ]
+def _lstm(layer, call):
+    """kernel: in, 4 units, batch x time, all steps being one product; recurrent kernel: units,
+    4 units, batch, as each step has a product whose gradients are added in float32."""
+    return _recurrent(layer, call, 4, 4)
 
-    return rule
+
+def _gru(layer, call):
+    """As `_lstm` with 3 gates; without reset_after the recurrent product is split in 2 + 1."""
+    return _recurrent(layer, call, 3, 3 if layer.reset_after else 2)
+
+
+def _recurrent(layer, call, gates, at_once):
+    batch, time, features = call.inputs[0]
+    units, rows = layer.units, batch * time
+    width = gates * units
+    return [
+        Product("kernel", features, width, rows, rows * features * width),
+        Product("recurrent_kernel", units, at_once * units, batch, rows * units * width),
+    ]
 
 
 def _attention(layer, call):
@@ -144,9 +169,9 @@ def _attention(layer, call):
     over key_dim; their gradients over S (to q) and T (to k). Context ``a . v`` sums over S; its
     gradients over value_dim (to a) and T (to v).
     """
-    values = call.named.get("value", call.inputs[1] if len(call.inputs) > 1 else call.inputs[0])
-    keys = call.named.get("key", call.inputs[2] if len(call.inputs) > 2 else values)
-    query = call.named.get("query") or call.inputs[0]
+    given = {**dict(zip(("query", "value", "key"), call.inputs)), **call.named}
+    query, values = given["query"], given["value"]
+    keys = given.get("key", values)
     config = layer.get_config()
     heads, key_dim = config["num_heads"], config["key_dim"]
     value_dim = config["value_dim"] or key_dim
@@ -177,7 +202,7 @@ _RULES = {
     _LAYERS.DepthwiseConv2D: _depthwise,
     _LAYERS.Conv2DTranspose: _transposed,
     _LAYERS.EinsumDense: _einsum_dense,
-    _LAYERS.LSTM: _recurrent(4),
-    _LAYERS.GRU: _recurrent(3),
+    _LAYERS.LSTM: _lstm,
+    _LAYERS.GRU: _gru,
     _LAYERS.MultiHeadAttention: _attention,
 }

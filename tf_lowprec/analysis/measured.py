@@ -126,8 +126,8 @@ def measure(
 def _compare(accumulator, narrow, exact, n, confidence):
     if not np.all(np.isfinite(narrow)):
         raise ValueError(
-            f"accumulator = {accumulator.format}: sums of n = {n} normal terms overflow it; give it "
-            "more exponent bits"
+            f"accumulator = {accumulator.format}: sums of n = {n} normal terms overflow it; give "
+            "it more exponent bits"
         )
     vrr, vrr_interval = variance_ratio(narrow, exact, confidence)
     noise, noise_interval = variance_ratio(narrow - exact, exact, confidence)
@@ -148,8 +148,8 @@ def variance_ratio(x, reference, confidence=0.95):
 def _check_accumulator(accumulator):
     if not isinstance(accumulator, Accumulator) or accumulator.kind != "narrow":
         raise ValueError(
-            f"accumulator = {accumulator!r} must be a tf_lowprec.Accumulator with a format, such as "
-            "Accumulator(FloatFormat(6, 7), chunk=64)"
+            f"accumulator = {accumulator!r} must be a tf_lowprec.Accumulator with a format, such "
+            "as Accumulator(FloatFormat(6, 7), chunk=64)"
         )
 
 

@@ -18,8 +18,8 @@ from tf_lowprec.analysis.vrr import (
 )
 from tf_lowprec.formats import Rounding
 
-# E[ulp^2] / E[s^2] and E[ulp |s|] / E[s^2], times 4^m and 2^m, for log-uniform significands in [1, 2):
-# the mean of x^-2 is 3 / (8 ln 2), that of 1 / x is 1 / (2 ln 2).
+# E[ulp^2] / E[s^2] and E[ulp |s|] / E[s^2], times 4^m and 2^m: the means of x^-2 and of 1 / x for a
+# log-uniform significand x in [1, 2).
 _ULP_SQUARED = 3 / (8 * math.log(2))
 _ULP_RATIO = 1 / (2 * math.log(2))
 # Variance of one rounding in ulp^2: uniform in +-1/2; f (1 - f) for uniform f.
@@ -92,8 +92,9 @@ def noise_mantissa(m_p, n, chunk=None, nzr=1.0, noise_to_signal=1e-2, rounding="
         if rounding_noise(m_acc, n, chunk, nzr, rounding=rounding) <= noise_to_signal:
             return m_acc
     raise ValueError(
-        f"noise_to_signal = {noise_to_signal}: no accumulator of up to {MAX_MANTISSA_BITS} mantissa "
-        f"bits sums n = {n} terms with so little; sum in chunks of {best_chunk(n)}, or allow more"
+        f"noise_to_signal = {noise_to_signal}: no accumulator of up to {MAX_MANTISSA_BITS} "
+        f"mantissa bits sums n = {n} terms with so little; use "
+        f"chunk={best_chunk(n)}, or allow more"
     )
 
 

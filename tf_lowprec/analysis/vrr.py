@@ -32,8 +32,10 @@ def vrr(m_acc, m_p, n, nzr=1.0, *, printed_stages=False):
         q_i  = 2Q(A / sqrt(i)) (1 - 2Q(A / sqrt(i-1)))                            i = 2 .. n-1
         a_r  = 2^(m_acc - 3 m_p) / 3  sum_{j=1}^{r-1} 2^j (2^j - 1)(2^(j+1) - 1)
         a    = the same sum up to j = m_p
-        q'_r = 2Q(A_r / (2 sqrt(n))) (1 - 2Q(A_r / sqrt(n))),  A_r = 2^(m_acc - m_p + r), r = 2 .. m_p
-        k    = sum_{i>a} q_i + sum_{r: n>a_r} q'_r + k3,   k3 = 1 - 2Q(2^(m_acc - m_p + 1) / sqrt(n))
+        A_r  = 2^(m_acc - m_p + r)
+        q'_r = 2Q(A_r / (2 sqrt(n))) (1 - 2Q(A_r / sqrt(n)))                      r = 2 .. m_p
+        k3   = 1 - 2Q(A_1 / sqrt(n))
+        k    = sum_{i>a} q_i + sum_{r: n>a_r} q'_r + k3
         VRR  = [ sum_{i>a} (i - a) q_i + sum_{r: n>a_r} (n - a_r) q'_r + n k3 ] / (k n)
 
     It is ``1 - vrr_loss(...)``; use `vrr_loss` where the difference from 1 matters.

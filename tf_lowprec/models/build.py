@@ -34,9 +34,7 @@ class Maker:
 
     def convolution(self, x, filters, size, name, stride=1, activation="relu"):
         """Convolution without bias, batch normalization, activation."""
-        x = Conv2D(
-            filters, size, stride, padding="same", use_bias=False, **self.arguments(name)
-        )(x)
+        x = Conv2D(filters, size, stride, padding="same", use_bias=False, **self.arguments(name))(x)
         x = tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
         if activation is None:
             return x

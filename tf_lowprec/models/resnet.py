@@ -103,5 +103,3 @@ class ZeroChannels(tf.keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "filters": self.filters}
-
-
