@@ -9,11 +9,13 @@ place (ulp) of a random number.
 import math
 import numbers
 
+from tf_lowprec.analysis.error_model import propagate
 from tf_lowprec.analysis.vrr import (
     MAX_MANTISSA_BITS,
     check_chunk,
     check_mantissa,
     check_nzr,
+    check_product,
     check_terms,
 )
 from tf_lowprec.formats import Rounding
@@ -30,7 +32,7 @@ _VARIANCE = {
 }
 
 
-def rounding_noise(m_acc, n, chunk=None, nzr=1.0, *, rounding="nearest_even"):
+def rounding_noise(m_acc, n, chunk=None, nzr=1.0, *, rounding="nearest_even", m_p=None):
     """Noise-to-signal ratio of a narrow sum: variance of its error over its ideal variance.
 
     A partial sum of i terms has variance i sigma^2; its rounding errs by ulp^2 / 12, and
@@ -48,9 +50,11 @@ def rounding_noise(m_acc, n, chunk=None, nzr=1.0, *, rounding="nearest_even"):
 
     which is ``(l n)^2 / 3`` while small. The retained variance is g(2 l) (`truncation_vrr`).
 
-    It holds below the onset of swamping, that is up to a ratio of about 0.1, and once terms have
-    bits below the sum's ulp: before ``n ~ 4^(m_acc - m_p)`` sums are exact and the rule is an upper
-    bound. docs/vrr.md compares it with measurements.
+    It holds below the onset of swamping, that is up to a ratio of about 0.1, and where terms have
+    several bits below the sum's ulp. While the sum is so small that they have few, before
+    ``n ~ 4^(m_acc - m_p + 1)``, most additions are exact and there is less noise. With `m_p` that
+    is counted, by a recurrence over the additions instead of the closed form (error_model.py).
+    docs/vrr.md compares both with measurements.
 
     Args:
         m_acc: mantissa bits of the accumulator, 1..23.
@@ -58,6 +62,7 @@ def rounding_noise(m_acc, n, chunk=None, nzr=1.0, *, rounding="nearest_even"):
         chunk: terms in a chunk, n1; n2 = ceil(n / n1). None: one sum.
         nzr: ratio of terms that are not zero: adding 0 rounds nothing, so nzr n stands for n.
         rounding: a Rounding or its name.
+        m_p: mantissa bits of the terms, or None for terms of any number of bits.
 
     Raises:
         ValueError: an argument out of range.
@@ -65,19 +70,24 @@ def rounding_noise(m_acc, n, chunk=None, nzr=1.0, *, rounding="nearest_even"):
     check_mantissa(m_acc, "m_acc")
     rounding = Rounding.of(rounding)
     lengths = _lengths(n, chunk, nzr)
+    if m_p is not None:
+        return propagate(m_acc, check_product(m_p), lengths, rounding)[1]
     if rounding == Rounding.TOWARD_ZERO:
         return _truncation_noise(m_acc, lengths)
     return _VARIANCE[rounding] * _ULP_SQUARED / 2 * sum(lengths) * 4.0**-m_acc
 
 
-def truncation_vrr(m_acc, n, chunk=None, nzr=1.0):
+def truncation_vrr(m_acc, n, chunk=None, nzr=1.0, *, m_p=None):
     """Retained variance of a sum whose partial sums are rounded toward zero.
 
     ``(1 - e^(-2 l n)) / (2 l n)``, ``l = 2^-m_acc / (4 ln 2)``; in chunks, the product of the
     ratios of both levels. Derivation, arguments and errors: `rounding_noise`.
     """
     check_mantissa(m_acc, "m_acc")
-    return _kept(2 * _decay(m_acc), _lengths(n, chunk, nzr))
+    lengths = _lengths(n, chunk, nzr)
+    if m_p is not None:
+        return propagate(m_acc, check_product(m_p), lengths, Rounding.TOWARD_ZERO)[0]
+    return _kept(2 * _decay(m_acc), lengths)
 
 
 def noise_mantissa(m_p, n, chunk=None, nzr=1.0, noise_to_signal=1e-2, rounding="nearest_even"):
