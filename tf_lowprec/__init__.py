@@ -4,7 +4,8 @@ Importing it registers its ops, their gradients and its Keras classes, so that S
 .keras files that use them load.
 """
 
-from tf_lowprec import datasets, layers, models, optimizers
+from tf_lowprec import analysis, datasets, layers, models, optimizers
+from tf_lowprec.convert import convert, unconverted
 from tf_lowprec.export import export_weights, import_weights
 from tf_lowprec.formats import (
     BF16,
@@ -45,8 +46,10 @@ __all__ = [
     "Policy",
     "PolicyMap",
     "Rounding",
+    "analysis",
     "conv2d",
     "conv2d_transpose",
+    "convert",
     "datasets",
     "einsum",
     "export_weights",
@@ -58,4 +61,5 @@ __all__ = [
     "optimizers",
     "quantize",
     "to_bits",
+    "unconverted",
 ]

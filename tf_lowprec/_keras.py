@@ -17,3 +17,8 @@ def replace_sublayer(owner, name, layer):
     else:
         delattr(owner, name)
     setattr(owner, name, layer)
+
+
+def sublayers(layer):
+    """The layers directly inside a layer or model."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))

@@ -1,0 +1,25 @@
+"""How many accumulator bits a network needs: equations, measurements, plans."""
+
+from tf_lowprec.analysis.measured import Measurement, measured_vrr
+from tf_lowprec.analysis.minimum import minimum_mantissa
+from tf_lowprec.analysis.noise import best_chunk, rounding_noise, truncation_vrr
+from tf_lowprec.analysis.plan import Plan, PlannedSum
+from tf_lowprec.analysis.planner import plan
+from tf_lowprec.analysis.vrr import CUTOFF, variance_lost, vrr, vrr_chunked, vrr_loss
+
+__all__ = [
+    "CUTOFF",
+    "Measurement",
+    "Plan",
+    "PlannedSum",
+    "best_chunk",
+    "measured_vrr",
+    "minimum_mantissa",
+    "plan",
+    "rounding_noise",
+    "truncation_vrr",
+    "variance_lost",
+    "vrr",
+    "vrr_chunked",
+    "vrr_loss",
+]

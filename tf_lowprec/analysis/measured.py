@@ -1,0 +1,194 @@
+"""What a narrow accumulator does to a sum, measured by running the op on an ensemble of sums."""
+
+import dataclasses
+import math
+import statistics
+
+import numpy as np
+import tensorflow as tf
+
+from tf_lowprec import formats
+from tf_lowprec.analysis.vrr import check_chunk, check_nzr, check_terms
+from tf_lowprec.ops.matmul import matmul
+from tf_lowprec.ops.quantize import quantize
+from tf_lowprec.precision import Accumulator, Gemm
+
+# Terms in memory at once, unless a single run of the op for 16 sums needs more.
+_BLOCK = 2**23
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """Variances over an ensemble of sums, relative to the variance of the exact sums.
+
+    Attributes:
+        vrr: retained variance, ``Var(s) / Var(S)``: s the narrow sums, S the exact ones.
+        vrr_interval: its interval (low, high).
+        noise: error variance, ``Var(s - S) / Var(S)``, the noise-to-signal ratio.
+        noise_interval: its interval (low, high).
+        n: terms of each sum.
+        samples: sums in the ensemble.
+        confidence: of the intervals, e.g. 0.95.
+    """
+
+    vrr: float
+    vrr_interval: tuple
+    noise: float
+    noise_interval: tuple
+    n: int
+    samples: int
+    confidence: float
+
+    def get_config(self):
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        intervals = {k: tuple(config[k]) for k in ("vrr_interval", "noise_interval")}
+        return cls(**{**config, **intervals})
+
+
+def measured_vrr(
+    accumulator, product_mantissa_bits, n, samples=1024, seed=0, *, nzr=1.0, confidence=0.95
+):
+    """Retained variance and error variance of sums of n terms, from running the real op.
+
+    Terms are normal numbers rounded to nearest with `product_mantissa_bits`; lp.matmul multiplies
+    them by one and adds them up under `accumulator`, whatever its rounding and chunk. Exact sums of
+    the same terms, in float64, are what the variances are compared with, so that the noise of the
+    ensemble itself cancels.
+
+    The intervals are normal ones for a ratio of two variances of the same ensemble (delta method):
+    with z_i the squared deviations in numerator and denominator, the standard error of
+    ``R = sum z_i / sum Z_i`` is ``std(z_i - R Z_i) / (mean(Z) sqrt(samples))``.
+
+    Args:
+        accumulator: an Accumulator with a format.
+        product_mantissa_bits: of the terms, 1..23; 5 for products of E5M2 operands.
+        n: terms of each sum.
+        samples: number of sums, at least 2. Time is about 15 ns n samples.
+        seed: integer; the same seed gives the same terms, whatever the accumulator.
+        nzr: ratio of terms that are not zero; the others are zeroed at random.
+        confidence: of the intervals.
+
+    Returns:
+        A Measurement.
+
+    Raises:
+        ValueError: an argument out of range; sums that overflow the accumulator's format.
+    """
+    (measurement,) = measure(
+        [accumulator],
+        product_mantissa_bits,
+        n,
+        samples,
+        seed,
+        nzr=nzr,
+        confidence=confidence,
+    )
+    return measurement
+
+
+def measure(
+    accumulators, product_mantissa_bits, n, samples=1024, seed=0, *, nzr=1.0, confidence=0.95
+):
+    """`measured_vrr` of several accumulators on the same terms; a list."""
+    for accumulator in accumulators:
+        _check_accumulator(accumulator)
+    format = _term_format(product_mantissa_bits)
+    n, nzr = check_terms(n), check_nzr(nzr)
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
+        raise ValueError(f"samples = {samples!r} must be an integer of at least 2")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed = {seed!r} must be an integer of at least 0")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence = {confidence!r} must be between 0 and 1, such as 0.95")
+    width = min(samples, max(16, _BLOCK // n))
+    ones = tf.ones([1, n])
+    exact, narrow = [], [[] for _ in accumulators]
+    for block, first in enumerate(range(0, samples, width)):
+        rng = np.random.Generator(np.random.Philox(key=[seed, block]))
+        shape = (n, min(width, samples - first))
+        terms = quantize(rng.standard_normal(shape, np.float32), format).numpy()
+        if nzr < 1:
+            terms *= rng.random(shape, np.float32) < nzr
+        exact.append(terms.sum(0, dtype=np.float64))
+        for accumulator, sums in zip(accumulators, narrow):
+            gemm = Gemm(accumulator=accumulator)
+            sums.append(matmul(ones, terms, gemm, seed=(seed, block))[0].numpy())
+    exact = np.concatenate(exact)
+    return [
+        _compare(accumulator, np.concatenate(sums), exact, n, confidence)
+        for accumulator, sums in zip(accumulators, narrow)
+    ]
+
+
+def _compare(accumulator, narrow, exact, n, confidence):
+    if not np.all(np.isfinite(narrow)):
+        raise ValueError(
+            f"accumulator = {accumulator.format}: sums of n = {n} normal terms overflow it; give "
+            "it more exponent bits"
+        )
+    vrr, vrr_interval = variance_ratio(narrow, exact, confidence)
+    noise, noise_interval = variance_ratio(narrow - exact, exact, confidence)
+    return Measurement(vrr, vrr_interval, noise, noise_interval, n, len(exact), confidence)
+
+
+def variance_ratio(x, reference, confidence=0.95):
+    """``Var(x) / Var(reference)`` of paired samples, with its normal interval (low, high)."""
+    z, zz = (np.square(v - v.mean()) for v in (np.float64(x), np.float64(reference)))
+    if not zz.any():
+        return math.nan, (math.nan, math.nan)
+    ratio = z.sum() / zz.sum()
+    error = np.std(z - ratio * zz, ddof=1) / (zz.mean() * math.sqrt(len(z)))
+    half = statistics.NormalDist().inv_cdf((1 + confidence) / 2) * error
+    return float(ratio), (float(max(0.0, ratio - half)), float(ratio + half))
+
+
+def _check_accumulator(accumulator):
+    if not isinstance(accumulator, Accumulator) or accumulator.kind != "narrow":
+        raise ValueError(
+            f"accumulator = {accumulator!r} must be a tf_lowprec.Accumulator with a format, such "
+            "as Accumulator(FloatFormat(6, 7), chunk=64)"
+        )
+
+
+def _term_format(bits):
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 23:
+        raise ValueError(
+            f"product_mantissa_bits = {bits!r} must be an integer in 1..23, as float32 holds them"
+        )
+    return formats.FloatFormat(8, bits)
+
+
+def measured_mantissa(
+    m_p, n, chunk=None, nzr=1.0, cutoff=50.0, rounding="nearest_even", samples=1024, seed=0
+):
+    """Smallest m_acc that loses no more variance than v(n) < cutoff allows, by measuring.
+
+    See `minimum_mantissa`. Bisection over m_acc, so that few ensembles are run.
+    """
+    n, chunk, nzr = check_terms(n), check_chunk(chunk), check_nzr(nzr)
+    if max(1.0, nzr * n) <= 2:
+        return m_p
+    lengths = [n] if chunk is None or chunk >= n else [chunk, -(-n // chunk)]
+    allowed = math.log(cutoff) * sum(1 / max(1.0, nzr * length) for length in lengths)
+
+    def suitable(m_acc):
+        accumulator = Accumulator(formats.FloatFormat(8, m_acc), chunk, rounding)
+        result = measured_vrr(accumulator, m_p, n, samples, seed, nzr=nzr)
+        return 1 - result.vrr_interval[1] < allowed
+
+    low, high = 1, 23
+    if not suitable(high):
+        raise ValueError(
+            f"n = {n}: with rounding {formats.Rounding.of(rounding).value} even {high} mantissa "
+            f"bits lose more variance than cutoff = {cutoff:g} allows; sum in (smaller) chunks"
+        )
+    while low < high:
+        middle = (low + high) // 2
+        if suitable(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,242 @@
+"""analysis.plan: from a Keras model to a Plan."""
+
+import math
+
+import tensorflow as tf
+
+from tf_lowprec import formats
+from tf_lowprec.analysis.gemms import BACKWARD, FORWARD, GRADIENT, PASSES
+from tf_lowprec.analysis.minimum import minimum_mantissa
+from tf_lowprec.analysis.noise import best_chunk, check_noise
+from tf_lowprec.analysis.plan import Plan, PlannedSum
+from tf_lowprec.analysis.trace import trace
+from tf_lowprec.analysis.vrr import CUTOFF, check_chunk, check_cutoff
+
+#: Operands and accumulators of the last layer: 16 bits, as in Sakr et al. (2019).
+LAST_LAYER = formats.FloatFormat(6, 9)
+
+_RULES = {"vrr": "formula", "noise": "noise"}
+
+
+def plan(
+    model,
+    batch_size=None,
+    operand=formats.FP8_E5M2,
+    chunk=64,
+    data=None,
+    *,
+    rule="vrr",
+    cutoff=CUTOFF,
+    noise_to_signal=1e-2,
+    rounding="nearest_even",
+    accumulator_exponent_bits=6,
+    last_layer=LAST_LAYER,
+    loss=None,
+    loss_scale=1000.0,
+    input_shape=None,
+):
+    """Accumulator widths for every sum of a model's training step.
+
+    The model is traced once, so that any built Keras model will do: Sequential, functional, nested
+    or subclassed. Lengths of sums per layer class: see gemms.py and docs/vrr.md. Layers without a
+    trainable weight before them have no BWD, frozen ones no GRAD. A layer called several times
+    gets what its longest sums need, and no sum fewer bits than its operands. Layers that multiply
+    in a way not known are listed in `Plan.unknown`, never left out.
+
+    Args:
+        model: a built tf.keras.Model.
+        batch_size: examples in a batch; GRAD's sums grow with it. Default: that of the model's
+            inputs, if they have one.
+        operand: FloatFormat of activations, weights and errors in the products, whose m_p is
+            2 m + 1.
+        chunk: terms in a chunk; None for one sequential sum; "best" for ceil(sqrt(n)), sum by sum.
+        data: a batch to measure with, ``(x, y)`` or a tf.data.Dataset of such batches: ratios of
+            products that are not zero (NZR), which shorten the sums, and on the model's own sums
+            the retained variance and the error of the planned accumulators. Dense, convolution and
+            einsum layers are measured; sums of others count as dense.
+        rule: "vrr": v(n) < cutoff (Sakr et al., 2019); "noise": `rounding_noise` is at most
+            `noise_to_signal`.
+        rounding: of partial sums. The VRR knows no rounding mode.
+        accumulator_exponent_bits: the paper's is 6.
+        last_layer: format of the operands and of the accumulators of the last layers, those whose
+            results no other planned layer uses. Default: (1,6,9), the paper's 16 bits. None: they
+            are planned like the others.
+        loss: Keras loss or (y_true, y_pred) -> scalar, for `data`. Default: the compiled one.
+        loss_scale: by which errors are multiplied before they are rounded to `operand`.
+        input_shape: one example's, where the model's inputs leave it open.
+
+    Returns:
+        A Plan.
+
+    Raises:
+        ValueError: a model that is not built, has no product, or whose batch size or shapes are
+            unknown; data that does not fit; an argument out of range.
+    """
+    _check(operand, last_layer, rule, chunk)
+    rounding = formats.Rounding.of(rounding)
+    check_cutoff(cutoff)
+    check_noise(noise_to_signal)
+    if not isinstance(model, tf.keras.Model):
+        raise ValueError(f"model = {model!r} must be a tf.keras.Model")
+    if not model.built:
+        raise ValueError(
+            f"model {model.name!r} is not built: give it a tf.keras.Input, or call it on a batch"
+        )
+    batch = None
+    if data is not None:
+        from tf_lowprec.analysis.batch import Batch
+
+        batch = Batch(model, data, batch_size, loss, loss_scale)
+    specs = _specs(model, batch_size, input_shape) if batch is None else batch.specs
+    found = trace(model, specs)
+    if not found.calls:
+        listed = "".join(f"; {path} {kind}: {reason}" for path, kind, reason in found.unknown)
+        raise ValueError(f"model {model.name!r} has no matrix product to plan{listed}")
+
+    def width(own, n, chunk, nzr):
+        try:
+            bits = minimum_mantissa(
+                2 * own.mantissa_bits + 1,
+                n,
+                chunk,
+                nzr,
+                cutoff,
+                method=_RULES[rule],
+                rounding=rounding,
+                noise_to_signal=noise_to_signal,
+            )
+        except ValueError:
+            return None  # beyond 23 bits
+        # Of sums so short that even full swamping passes the cut-off, no more is asked.
+        return max(bits, own.mantissa_bits)
+
+    ratios = {} if batch is None else batch.nonzero_ratios(found.calls, operand)
+    sums = []
+    for (layer, kind, product, which), (n, is_last) in _lengths(found).items():
+        own = last_layer if is_last and last_layer is not None else operand
+        nzr = min(1.0, max(ratios.get((layer, product, which), 1.0), 1 / n))
+        terms = best_chunk(n) if chunk == "best" else chunk
+        normal = width(own, n, None, nzr)
+        chunked = None if terms is None else width(own, n, terms, nzr)
+        is_given = is_last and last_layer is not None
+        used = last_layer.mantissa_bits if is_given else normal if terms is None else chunked
+        if used is None:
+            raise ValueError(
+                f"{layer}: no accumulator of up to 23 mantissa bits suits {which}'s sums of {n:,} "
+                f"terms with chunk = {chunk!r}; use chunk=64 or chunk='best', or a weaker rule"
+            )
+        sums.append(
+            PlannedSum(
+                layer, kind, product, which, n, nzr, normal, chunked, terms, used, own, is_given
+            )
+        )
+    result = Plan(
+        model=model.name,
+        batch_size=_batch_size(specs),
+        sums=sums,
+        unknown=found.unknown,
+        rule=rule,
+        threshold=cutoff if rule == "vrr" else noise_to_signal,
+        chunk=chunk,
+        rounding=rounding,
+        exponent_bits=accumulator_exponent_bits,
+    )
+    return result if batch is None else batch.measure(result, found.calls)
+
+
+def _check(operand, last_layer, rule, chunk):
+    if not isinstance(operand, formats.FloatFormat):
+        raise ValueError(f"operand = {operand!r} must be a tf_lowprec.FloatFormat, as FP8_E5M2")
+    if last_layer is not None and not isinstance(last_layer, formats.FloatFormat):
+        raise ValueError(
+            f"last_layer = {last_layer!r} must be a tf_lowprec.FloatFormat, such as "
+            "FloatFormat(6, 9), or None"
+        )
+    if rule not in _RULES:
+        raise ValueError(f"rule = {rule!r} must be 'vrr' or 'noise'")
+    if isinstance(chunk, str) and chunk != "best":
+        raise ValueError(f"chunk = {chunk!r} must be a positive integer, None or 'best'")
+    if chunk != "best":
+        check_chunk(chunk)
+
+
+def _lengths(found):
+    """{(layer path, class, product, pass): (longest n, whether of a last layer)}, in order."""
+    longest, kinds = {}, {}
+    for call, needs_backward, is_last in zip(found.calls, found.needs_backward, found.is_last):
+        # A layer that is called several times goes by its first path and stays together.
+        kinds[call.path] = type(call.layer).__name__
+        for product in call.products:
+            passes = [FORWARD]
+            inner = not product.has_weights
+            if needs_backward or (inner and call.layer.trainable_weights):
+                passes.append(BACKWARD)
+            if inner and BACKWARD in passes or call.layer.trainable_weights:
+                passes.append(GRADIENT)
+            for which in passes:
+                key = (call.path, kinds[call.path], product.name, which)
+                n, last = longest.get(key, (0, False))
+                longest[key] = (max(n, product.length(which)), last or is_last)
+    order = {path: i for i, path in enumerate(dict.fromkeys(key[0] for key in longest))}
+    products = {key[:3]: i for i, key in enumerate(longest)}
+    return dict(
+        sorted(
+            longest.items(),
+            key=lambda item: (order[item[0][0]], products[item[0][:3]], PASSES.index(item[0][3])),
+        )
+    )
+
+
+def _specs(model, batch_size, input_shape):
+    """Structure of tf.TensorSpec of the model's inputs, all sizes known."""
+    if batch_size is not None and (
+        isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
+    ):
+        raise ValueError(f"batch_size = {batch_size!r} must be a positive integer")
+    if input_shape is not None:
+        _need(batch_size, model)
+        dtypes = {t.dtype for t in getattr(model, "inputs", None) or []}
+        dtype = dtypes.pop() if len(dtypes) == 1 else tf.float32
+        return tf.TensorSpec((batch_size, *input_shape), dtype)
+    inputs = _inputs(model)
+
+    def spec(tensor):
+        shape = [batch_size, *tensor.shape[1:]] if batch_size is not None else list(tensor.shape)
+        _need(shape[0], model)
+        if None in shape:
+            raise ValueError(
+                f"model {model.name!r} has an input of shape {tuple(tensor.shape)}: give "
+                "input_shape, one example's, such as input_shape=(time, features)"
+            )
+        return tf.TensorSpec(shape, tensor.dtype)
+
+    return tf.nest.map_structure(spec, inputs)
+
+
+def _need(batch_size, model):
+    if batch_size is None:
+        raise ValueError(
+            f"batch_size is unknown for model {model.name!r}: give it, such as batch_size=128; the "
+            "sums of GRAD grow with it"
+        )
+
+
+def _inputs(model):
+    """Structure of objects with the shapes and dtypes of a model's inputs."""
+    inputs = getattr(model, "inputs", None)
+    if inputs:
+        # A Sequential model that was never called has inputs and no input.
+        return model.input if len(inputs) > 1 else inputs[0]
+    config = model.get_build_config() if hasattr(model, "get_build_config") else None
+    shape = (config or {}).get("input_shape")
+    if not isinstance(shape, (tuple, list)) or any(isinstance(s, (tuple, list)) for s in shape):
+        raise ValueError(
+            f"the input shape of model {model.name!r} is unknown: give input_shape, one example's, "
+            "or data"
+        )
+    return tf.TensorSpec(shape, tf.float32)
+
+
+def _batch_size(specs):
+    sizes = {s.shape[0] for s in tf.nest.flatten(specs)}
+    return math.prod(sizes) if len(sizes) == 1 else max(sizes)

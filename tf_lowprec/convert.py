@@ -1,0 +1,163 @@
+"""lp.convert: a stock Keras model with low-precision layers in place of its own."""
+
+import logging
+
+import tensorflow as tf
+
+from tf_lowprec import layers
+from tf_lowprec._keras import KERAS_3, sublayers
+from tf_lowprec.analysis.gemms import is_stock
+from tf_lowprec.analysis.plan import Plan
+from tf_lowprec.analysis.trace import layer_paths
+from tf_lowprec.layers.precision_layer import PrecisionLayer
+from tf_lowprec.policy_map import PolicyMap
+from tf_lowprec.precision import as_policy
+
+_LOG = logging.getLogger("tf_lowprec")
+
+#: {stock class: ours of the same name}.
+REPLACEMENTS = {getattr(tf.keras.layers, name): getattr(layers, name) for name in layers.__all__}
+
+# Stock layers that multiply matrices and have no counterpart here, whatever their weights.
+_STOCK_PRODUCTS = frozenset(
+    {
+        *("AdditiveAttention", "Attention", "GroupQueryAttention", "Bilinear", "Dot"),
+        *("Conv1DTranspose", "Conv3D", "Conv3DTranspose", "DepthwiseConv1D"),
+        *("SeparableConv1D", "SeparableConv2D", "LocallyConnected1D", "LocallyConnected2D"),
+        *("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "SimpleRNN", "SimpleRNNCell"),
+        *("GRUCell", "LSTMCell", "SpectralNormalization"),
+    }
+)
+
+
+def convert(model, precision):
+    """A model of the same layers, names and weights, under a precision.
+
+    Dense, Conv and the other stock layers that tf_lowprec.layers has are replaced by ours, ours
+    get the new precision; in Sequential and functional models, in models nested in them and in
+    TimeDistributed and Bidirectional. What is not replaced although it multiplies, or may, is
+    listed in a warning of the logger "tf_lowprec" and by `unconverted`. The model comes back
+    uncompiled, and `model` is left as it is.
+
+    Args:
+        model: a built Sequential or functional model.
+        precision: a Policy (or Gemm) for all layers, a PolicyMap by their names, or a Plan; layers
+            that a plan has not keep their stock class.
+
+    Raises:
+        ValueError: a model that is not built or subclassed, a plan for another model, a precision
+            of the wrong kind.
+    """
+    if not isinstance(model, tf.keras.Model):
+        raise ValueError(f"model = {model!r} must be a tf.keras.Model")
+    if not model.built:
+        raise ValueError(
+            f"model {model.name!r} is not built: give it a tf.keras.Input, or call it on a batch"
+        )
+    policy_of = _policy_of(precision, model)
+    converted = _convert_model(model, policy_of, "")
+    converted.set_weights(model.get_weights())
+    rest = unconverted(converted)
+    if rest:
+        listed = "; ".join(f"{path} ({kind}): {reason}" for path, kind, reason in rest)
+        _LOG.warning("%s: not converted, they stay in float32: %s", model.name, listed)
+    return converted
+
+
+def unconverted(model):
+    """(path, class, reason) of layers that multiply matrices, or may, without a precision."""
+    found, seen = [], set()
+
+    def visit(owner, prefix):
+        for layer in sublayers(owner):
+            if id(layer) in seen or isinstance(layer, PrecisionLayer):
+                continue
+            seen.add(id(layer))
+            path, cls = f"{prefix}{layer.name}", type(layer)
+            if cls in REPLACEMENTS:
+                found.append((path, cls.__name__, "inside a layer or model that cannot be copied"))
+                continue
+            if cls.__name__ in _STOCK_PRODUCTS and is_stock(cls):
+                found.append((path, cls.__name__, "tf_lowprec.layers has no such layer"))
+                continue
+            if not is_stock(cls) and not isinstance(layer, tf.keras.Model) and layer.weights:
+                found.append((path, cls.__name__, "a class of its own"))
+            visit(layer, f"{path}/")
+
+    visit(model, "")
+    return tuple(found)
+
+
+def _policy_of(precision, model):
+    """(layer, path) -> Policy, or None to leave the layer."""
+    if isinstance(precision, Plan):
+        policies = precision.policies()
+        missing = sorted(set(policies) - {path for path, _ in layer_paths(model)})
+        if missing:
+            raise ValueError(
+                f"the plan of {precision.model!r} has layers that {model.name!r} lacks: "
+                f"{', '.join(missing[:5])}; make a plan of this model"
+            )
+        return lambda layer, path: policies.get(path)
+    if isinstance(precision, PolicyMap):
+        return lambda layer, path: precision.for_layer(layer.name)
+    policy = as_policy(precision)
+    return lambda layer, path: policy
+
+
+def _is_clonable(model):
+    # Of Keras's own model classes, that is: Sequential or functional.
+    return is_stock(type(model))
+
+
+def _convert_model(model, policy_of, prefix):
+    if not _is_clonable(model):
+        raise ValueError(
+            f"model {model.name!r} of class {type(model).__name__} is subclassed: only Sequential "
+            "and functional models can be copied; build it from tf_lowprec.layers with precision="
+        )
+
+    def clone(layer):
+        path = prefix + layer.name
+        if isinstance(layer, tf.keras.Model):
+            if _is_clonable(layer):
+                return _convert_model(layer, policy_of, f"{path}/")
+            return layer.__class__.from_config(layer.get_config())
+        return _convert_layer(layer, policy_of, path)
+
+    return tf.keras.models.clone_model(model, clone_function=clone)
+
+
+def _convert_layer(layer, policy_of, path):
+    cls = REPLACEMENTS.get(type(layer), type(layer))
+    config = layer.get_config()
+    if issubclass(cls, PrecisionLayer):
+        policy = policy_of(layer, path)
+        if policy is None:
+            return layer.__class__.from_config(config)
+        return cls.from_config({**config, "precision": policy})
+    if isinstance(layer, (tf.keras.layers.TimeDistributed, tf.keras.layers.Bidirectional)):
+        return _convert_wrapper(layer, config, policy_of, path)
+    return layer.__class__.from_config(config)
+
+
+def _convert_wrapper(layer, config, policy_of, path):
+    """A wrapper around converted layers; not through its config, which Keras 2 misreads."""
+    for key in ("layer", "backward_layer", "num_constants"):
+        config.pop(key, None)
+
+    def part(inner):
+        return _convert_layer(inner, policy_of, f"{path}/{inner.name}")
+
+    if isinstance(layer, tf.keras.layers.TimeDistributed):
+        return layer.__class__(part(layer.layer), **config)
+    forward, backward = part(layer.forward_layer), part(layer.backward_layer)
+    # Keras puts these before the names again; Keras 3 only before the forward layer's.
+    forward = _renamed(forward, forward.name.removeprefix("forward_"))
+    if not KERAS_3:
+        backward = _renamed(backward, backward.name.removeprefix("backward_"))
+    return layer.__class__(forward, backward_layer=backward, **config)
+
+
+def _renamed(layer, name):
+    return layer.__class__.from_config({**layer.get_config(), "name": name})
