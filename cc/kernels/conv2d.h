@@ -38,6 +38,16 @@ struct ConvShape {
   LOWPREC_HD int64_t GroupOut() const { return out_channels / groups; }
 };
 
+// Where the pixels of an image lie: pixel (n, h, w) at index
+// (n image_step + h row_step + w + origin) channels.
+struct SourceLayout {
+  int64_t image_step = 0, row_step = 0, origin = 0;
+
+  LOWPREC_HD int64_t Pixel(int64_t image, int64_t h, int64_t w) const {
+    return image * image_step + h * row_step + w + origin;
+  }
+};
+
 // The product of one group.
 struct ConvProduct {
   ConvPass pass = ConvPass::kForward;
@@ -70,6 +80,17 @@ struct ConvProduct {
   LOWPREC_HD int64_t SourceChannels() const {
     return pass == ConvPass::kBackward ? shape.out_channels : shape.in_channels;
   }
+  // Of one image; not in kGradient.
+  LOWPREC_HD int64_t RowsOfImage() const {
+    return pass == ConvPass::kForward ? shape.out_height * shape.out_width
+                                      : shape.in_height * shape.in_width;
+  }
+  // Of the left operand's image, as a tensor.
+  LOWPREC_HD SourceLayout Layout() const {
+    return pass == ConvPass::kBackward
+               ? SourceLayout{shape.out_height * shape.out_width, shape.out_width, 0}
+               : SourceLayout{shape.in_height * shape.in_width, shape.in_width, 0};
+  }
   // Elements from one row of the result to the next; columns of group g start at g * Columns().
   LOWPREC_HD int64_t ResultStep() const {
     return pass == ConvPass::kBackward ? shape.in_channels : shape.out_channels;
@@ -92,14 +113,23 @@ struct ConvTask {
   uint64_t stream = 0;
 };
 
-// A part of it: groups, rows, k and columns, and the buffers that hold what of the operands belongs
-// to these.
+// A run of k whose left operand need not be packed (TileRun, for every instruction set).
+struct ConvRun {
+  int64_t offset, k_begin, k_end;
+};
+
+// A part of it: groups, panels of rows, k and columns, and the buffers that hold what of the
+// operands belongs to these.
 struct ConvBlock {
   ConvTask task;
   int64_t group_begin = 0, group_end = 0, row_begin = 0, row_end = 0;
   int64_t k_begin = 0, k_end = 0, column_begin = 0, column_end = 0;
-  const float* source = nullptr;  // the image, rounded, from pixel first_pixel on
-  int64_t first_pixel = 0;
+  // Rows fall into stretches of `stretch` rows from row_begin on; a panel does not reach beyond
+  // one.
+  int64_t stretch = 1;
+  const float* source = nullptr;  // the image, rounded
+  SourceLayout layout;
+  PanelRange source_range;
   float* packed_b = nullptr;      // [groups][column panels][k][columns]
   PanelRange* b_range = nullptr;  // [groups][column panels]
   int64_t column_groups = 1;      // into which the column panels are divided, for threads
@@ -107,9 +137,15 @@ struct ConvBlock {
   // Where the block has a part of k only: sums and ranges, kept for the next part.
   void* tiles = nullptr;          // [groups][row panels][column panels], tile_bytes each
   PanelRange* a_range = nullptr;  // [groups][row panels][column groups]
+  // If the image has its padding around it: what a panel gathers, without packing it.
+  const ConvRun* runs = nullptr;
+  int64_t num_runs = 0;
 
   LOWPREC_HD int64_t Groups() const { return group_end - group_begin; }
-  LOWPREC_HD int64_t RowPanels(int rows) const { return (row_end - row_begin + rows - 1) / rows; }
+  LOWPREC_HD int64_t StretchPanels(int rows) const { return (stretch + rows - 1) / rows; }
+  LOWPREC_HD int64_t RowPanels(int rows) const {
+    return (row_end - row_begin) / stretch * StretchPanels(rows);
+  }
   LOWPREC_HD int64_t ColumnPanels(int columns) const {
     return (column_end - column_begin + columns - 1) / columns;
   }
@@ -117,12 +153,25 @@ struct ConvBlock {
   static constexpr int64_t kSlice = 1024;  // k's of a panel that are packed together
 };
 
+// How the work is divided, and the memory that it takes (floats but for tiles).
+struct ConvPlan {
+  int64_t group_step, row_step, row_panels, k_step, column_step, column_groups;
+  int64_t stretch;  // of rows; 0: a block's
+  // Whether blocks are of whole images, copied with their padding around them: padded_height by
+  // padded_width pixels, the image's first at (top, left).
+  bool padded;
+  int64_t padded_height, padded_width, top, left;
+  int64_t source_size, packed_size, tile_bytes;
+};
 // One instruction set's functions. PackB works on a range of Groups() x ColumnPanels() x Slices()
 // units, Multiply on one of Groups() x RowPanels() x column_groups; threads may share out both.
 struct Conv2D {
   int rows, columns;
   int64_t tile_bytes;
   QuantizeFn quantize;
+  // Rows [begin, end) of the padded images; ranges merge into `range`.
+  void (*pad)(const ConvBlock& block, const ConvPlan& plan, int64_t first_image, int64_t begin,
+              int64_t end, float* out, PanelRange* range);
   void (*pack_b)(const ConvBlock& block, int64_t begin, int64_t end);
   void (*multiply)(const ConvBlock& block, int64_t begin, int64_t end);
 };
@@ -131,11 +180,6 @@ struct Conv2D {
 using ParallelFor = std::function<void(int64_t total, int64_t cost,
                                        const std::function<void(int64_t, int64_t)>& work)>;
 
-// How the work is divided, and the memory that it takes (floats but for tiles).
-struct ConvPlan {
-  int64_t group_step, row_step, k_step, column_step, column_groups;
-  int64_t source_size, packed_size, tile_bytes;
-};
 ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads);
 
 // Buffers of a plan's sizes.

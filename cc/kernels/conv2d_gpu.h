@@ -44,7 +44,7 @@ struct PatchLane {
   LOWPREC_DEVICE float Load(const WindowPixel& at, int64_t of_tap, int64_t of_channel) const {
     const ConvProduct& p = task.product;
     const int64_t width = p.shape.filter_width;
-    const int64_t pixel = SourcePixel(p, at, of_tap / width, of_tap % width);
+    const int64_t pixel = SourcePixel(p, p.Layout(), at, of_tap / width, of_tap % width);
     return pixel < 0 ? FromBits<float>(kLeftOut)
                      : NotLeftOut(source[pixel * p.SourceChannels() + of_channel]);
   }

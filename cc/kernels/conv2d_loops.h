@@ -45,7 +45,7 @@ inline bool PackPixels(const ConvBlock& block, const LeftPanel& panel, const Win
   const ConvShape& s = p.shape;
   const int64_t channels = p.pass == ConvPass::kBackward ? s.GroupOut() : s.GroupIn();
   const int64_t step = p.SourceChannels();
-  const float* source = block.source + panel.group * channels - block.first_pixel * step;
+  const float* source = block.source + panel.group * channels;
   static_assert(kRows % 4 == 0, "lanes in fours");
   bool padded = false;
   int64_t tap = panel.k_begin / channels, c = panel.k_begin % channels;
@@ -54,7 +54,7 @@ inline bool PackPixels(const ConvBlock& block, const LeftPanel& panel, const Win
     const int64_t count = Min(channels - c, panel.k_end - k);
     const float* from[kRows] = {};
     for (int lane = 0; lane < panel.width; ++lane) {
-      const int64_t pixel = SourcePixel(p, at[lane], i, j);
+      const int64_t pixel = SourcePixel(p, block.layout, at[lane], i, j);
       padded = padded || pixel < 0;
       if (pixel >= 0) from[lane] = source + pixel * step + c;
     }
@@ -100,9 +100,7 @@ LOWPREC_HD bool PackRun(const ConvBlock& block, const LeftPanel& panel, const Ch
     const int64_t h = at.h * s.stride_height - s.pad_top + run.i * s.dilation_height;
     const bool inside = h >= 0 && h < s.in_height;
     const float* row = block.source + run.channel;
-    if (inside) {
-      row += ((at.image * s.in_height + h) * s.in_width - block.first_pixel) * s.in_channels;
-    }
+    if (inside) row += block.layout.Pixel(at.image, h, 0) * s.in_channels;
     int64_t w = at.w * s.stride_width - s.pad_left + run.j * s.dilation_width;
     for (int64_t n = 0; n < count; ++n, w += s.stride_width, to += kRows) {
       if (inside && w >= 0 && w < s.in_width) {
@@ -223,7 +221,7 @@ inline void MarkSkipped(const ConvBlock& block, const LeftPanel& panel, const Wi
     WindowPixel pixel(p, panel.k_begin);
     for (int64_t k = panel.k_begin; k < panel.k_end; ++k, pixel.Next(s.out_width, s.out_height)) {
       for (int r = 0; r < run_count; ++r) {
-        if (SourcePixel(p, pixel, runs[r].i, runs[r].j) >= 0) continue;
+        if (SourcePixel(p, block.layout, pixel, runs[r].i, runs[r].j) >= 0) continue;
         float* to = marked + (k - panel.k_begin) * kRows + runs[r].lane;
         for (int lane = 0; lane < runs[r].lanes; ++lane) to[lane] = skip;
       }
@@ -236,7 +234,7 @@ inline void MarkSkipped(const ConvBlock& block, const LeftPanel& panel, const Wi
       const int64_t tap = k / channels;
       const int64_t end = Min((tap + 1) * channels, panel.k_end);
       const bool left_out =
-          SourcePixel(p, at[lane], tap / s.filter_width, tap % s.filter_width) < 0;
+          SourcePixel(p, block.layout, at[lane], tap / s.filter_width, tap % s.filter_width) < 0;
       for (; k < end; ++k) {
         if (left_out) marked[(k - panel.k_begin) * kRows + lane] = skip;
       }
@@ -253,26 +251,114 @@ struct ConvScratch {
   alignas(64) float marked[kDepth * kRows];
 };
 
-// The tiles of a panel of rows and of the column panels [first, last) of a group.
-inline void MultiplyPanel(const ConvBlock& block, LeftPanel panel, int64_t first, int64_t last,
-                          TileTask* tiles, PanelRange* range, ConvScratch* scratch) {
+// The index-th panel of rows of a group.
+inline LeftPanel PanelAt(const ConvBlock& block, int64_t group, int64_t index) {
+  const int64_t panels = block.StretchPanels(kRows);
+  const int64_t inside = index % panels * kRows;
+  return {group, block.row_begin + index / panels * block.stretch + inside,
+          static_cast<int>(Min(block.stretch - inside, kRows)), block.k_begin, block.k_end};
+}
+
+inline void StartTiles(const ConvBlock& block, const LeftPanel& panel, int64_t first, int64_t last,
+                       TileTask* tiles) {
   const ConvTask& task = block.task;
   const ConvProduct& p = task.product;
-  const bool gradient = p.pass == ConvPass::kGradient;
-  const int64_t length = p.Length(), depth = block.k_end - block.k_begin;
-  const int64_t group = panel.group - block.group_begin;
-  const int64_t panels = block.ColumnPanels(kColumns);
-  const int64_t element = panel.first_row * p.ResultStep() + panel.group * p.Columns();
-  for (int64_t j = first; block.k_begin == 0 && j < last; ++j) {
+  for (int64_t j = first; j < last; ++j) {
     TileTask& tile = tiles[j - first];
     const int64_t column = block.column_begin + j * kColumns;
     tile.accumulator = task.accumulator;
-    tile.k = length;
+    tile.k = p.Length();
     tile.random_bits = nullptr;
     tile.rows = panel.width;
     tile.columns = static_cast<int>(Min(block.column_end - column, kColumns));
-    StartTile(tile, element + column, p.ResultStep(), task.seed, task.stream);
+    const int64_t element = panel.first_row * p.ResultStep() + panel.group * p.Columns() + column;
+    StartTile(tile, element, p.ResultStep(), task.seed, task.stream);
   }
+}
+
+inline void StoreTiles(const ConvBlock& block, const LeftPanel& panel, int64_t first, int64_t last,
+                       const TileTask* tiles) {
+  const ConvProduct& p = block.task.product;
+  const int64_t element = panel.first_row * p.ResultStep() + panel.group * p.Columns();
+  for (int64_t j = first; j < last; ++j) {
+    const TileTask& tile = tiles[j - first];
+    float* to = block.task.c + element + block.column_begin + j * kColumns;
+    for (int row = 0; row < tile.rows; ++row, to += p.ResultStep()) {
+      memcpy(to, tile.Result()[row], static_cast<size_t>(tile.columns) * sizeof(float));
+    }
+  }
+}
+
+inline const float* RightPanel(const ConvBlock& block, int64_t group, int64_t column_panel,
+                               int64_t k) {
+  const int64_t index = (group - block.group_begin) * block.ColumnPanels(kColumns) + column_panel;
+  return block.packed_b + (index * (block.k_end - block.k_begin) + k - block.k_begin) * kColumns;
+}
+
+// Adds the block's terms to the tiles of a panel of rows and of the column panels [first, last),
+// which gather them from the padded image itself.
+inline void AddInPlace(const ConvBlock& block, const LeftPanel& panel, int64_t first, int64_t last,
+                       const PathChoice& choice, TileTask* tiles) {
+  const ConvProduct& p = block.task.product;
+  const ConvShape& s = p.shape;
+  const int64_t channels = p.SourceChannels();
+  const TileRun* runs = reinterpret_cast<const TileRun*>(block.runs);
+  static_assert(sizeof(TileRun) == sizeof(ConvRun), "one struct for every instruction set");
+  const bool gradient = p.pass == ConvPass::kGradient;
+  const float* lanes[kRows];
+  const float* together = nullptr;
+  if (gradient) {
+    const int64_t tap = panel.first_row / s.GroupIn(), c = panel.first_row % s.GroupIn();
+    const int64_t i = tap / s.filter_width, j = tap % s.filter_width;
+    together = block.source +
+               (i * s.dilation_height * block.layout.row_step + j * s.dilation_width) * channels +
+               panel.group * s.GroupIn() + c;
+  } else {
+    const bool backward = p.pass == ConvPass::kBackward;
+    const int64_t group_channels = backward ? s.GroupOut() : s.GroupIn();
+    const int64_t stride_h = backward ? 1 : s.stride_height,
+                  stride_w = backward ? 1 : s.stride_width;
+    WindowPixel at(p, panel.first_row);
+    const int64_t first_image = block.row_begin / p.RowsOfImage();
+    for (int lane = 0; lane < kRows; ++lane) {
+      const int64_t pixel = (at.image - first_image) * block.layout.image_step +
+                            at.h * stride_h * block.layout.row_step + at.w * stride_w;
+      lanes[lane] = block.source + pixel * channels + panel.group * group_channels;
+      if (lane + 1 < panel.width) {
+        at.Next(backward ? s.in_width : s.out_width, backward ? s.in_height : s.out_height);
+      }
+    }
+  }
+  // Some runs at a time, so that what the lanes gather stays in the cache.
+  for (int64_t begin = 0, end = 0; begin < block.num_runs; begin = end) {
+    const int64_t k_begin = runs[begin].k_begin;
+    end = begin + 1;
+    while (end < block.num_runs && (!gradient || runs[end].k_end - k_begin <= kDepth)) ++end;
+    for (int64_t j = first; j < last; ++j) {
+      TileTask& tile = tiles[j - first];
+      tile.a = together;
+      tile.lanes = lanes;
+      tile.left_step = s.stride_width * channels;
+      tile.runs = runs + begin;
+      tile.k_begin = k_begin;
+      tile.k_end = runs[end - 1].k_end;
+      tile.b = RightPanel(block, panel.group, j, k_begin);
+      if (gradient) {
+        RunFastTile<LeftLayout::kLanesTogether>(tile, choice);
+      } else {
+        RunFastTile<LeftLayout::kLanesApart>(tile, choice);
+      }
+    }
+  }
+}
+
+// The same for any operands, from pieces of the panel that are packed.
+inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, int64_t last,
+                      TileTask* tiles, PanelRange* range, ConvScratch* scratch) {
+  const ConvTask& task = block.task;
+  const ConvProduct& p = task.product;
+  const bool gradient = p.pass == ConvPass::kGradient;
+  const int64_t group_panels = (panel.group - block.group_begin) * block.ColumnPanels(kColumns);
   WindowPixel at[kRows];
   ChannelRun runs[kRows];
   int run_count = 0;
@@ -280,8 +366,9 @@ inline void MultiplyPanel(const ConvBlock& block, LeftPanel panel, int64_t first
     run_count = ChannelRuns(p.shape, panel, runs);
     if (panel.width < kRows) memset(scratch->packed, 0, sizeof(scratch->packed));
   } else {
-    for (int lane = 0; lane < panel.width; ++lane)
+    for (int lane = 0; lane < panel.width; ++lane) {
       at[lane] = WindowPixel(p, panel.first_row + lane);
+    }
   }
   for (panel.k_begin = block.k_begin; panel.k_begin < block.k_end; panel.k_begin = panel.k_end) {
     panel.k_end = Min(panel.k_begin + kDepth, block.k_end);
@@ -294,14 +381,13 @@ inline void MultiplyPanel(const ConvBlock& block, LeftPanel panel, int64_t first
     bool is_marked = false;
     for (int64_t j = first; j < last; ++j) {
       TileTask& tile = tiles[j - first];
-      const int64_t column_panel = group * panels + j;
       tile.a = scratch->packed;
-      tile.b = block.packed_b + (column_panel * depth + panel.k_begin - block.k_begin) * kColumns;
+      tile.b = RightPanel(block, panel.group, j, panel.k_begin);
       tile.k_begin = panel.k_begin;
       tile.k_end = panel.k_end;
       const PathChoice choice = ChoosePath(task.accumulator, task.a_spec, task.b_spec, seen,
-                                           block.b_range[column_panel], length, kSupport);
-      tile.masked = padded && (choice.path == AccumulationPath::kExact || choice.may_underflow);
+                                           block.b_range[group_panels + j], tile.k, kSupport);
+      tile.masked = padded && !TakesAnyLayout(choice);
       if (tile.masked) {
         if (!is_marked) {
           MarkSkipped(block, panel, at, runs, run_count, scratch->packed, scratch->marked);
@@ -312,17 +398,10 @@ inline void MultiplyPanel(const ConvBlock& block, LeftPanel panel, int64_t first
       RunTile(tile, choice);
     }
   }
-  if (block.k_end < length) return;
-  for (int64_t j = first; j < last; ++j) {
-    const TileTask& tile = tiles[j - first];
-    float* to = task.c + element + block.column_begin + j * kColumns;
-    for (int row = 0; row < tile.rows; ++row, to += p.ResultStep()) {
-      memcpy(to, tile.Result()[row], static_cast<size_t>(tile.columns) * sizeof(float));
-    }
-  }
 }
 
 inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
+  const ConvTask& task = block.task;
   const int64_t row_panels = block.RowPanels(kRows), column_panels = block.ColumnPanels(kColumns);
   const int64_t most = (column_panels + block.column_groups - 1) / block.column_groups;
   const int64_t tiles_size = block.tiles == nullptr ? most : 0;
@@ -337,15 +416,25 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
   char* aligned = memory + (64 - reinterpret_cast<uintptr_t>(memory) % 64) % 64;
   ConvScratch* scratch = reinterpret_cast<ConvScratch*>(aligned);
   TileTask* own = reinterpret_cast<TileTask*>(aligned + sizeof(ConvScratch));
+  // One way for the whole block, if all its values allow it.
+  PathChoice choice;
+  if (block.num_runs > 0) {
+    PanelRange all;
+    for (int64_t i = 0; i < block.Groups() * column_panels; ++i) {
+      all.max_bits = Max(all.max_bits, block.b_range[i].max_bits);
+      all.min_bits_minus_1 = Min(all.min_bits_minus_1, block.b_range[i].min_bits_minus_1);
+    }
+    choice = ChoosePath(task.accumulator, task.a_spec, task.b_spec, block.source_range, all,
+                        task.product.Length(), kSupport);
+  }
+  const bool in_place = block.num_runs > 0 && TakesAnyLayout(choice);
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t row_panel = unit / block.column_groups % row_panels;
     const int64_t group = unit / block.column_groups / row_panels;
     const int64_t first = Min(unit % block.column_groups * most, column_panels);
     const int64_t last = Min(first + most, column_panels);
     if (first == last) continue;
-    const int64_t row = block.row_begin + row_panel * kRows;
-    const LeftPanel panel = {block.group_begin + group, row,
-                             static_cast<int>(Min(block.row_end - row, kRows)), 0, 0};
+    const LeftPanel panel = PanelAt(block, block.group_begin + group, row_panel);
     TileTask* tiles = own;
     PanelRange own_range, *range = &own_range;
     if (block.tiles != nullptr) {
@@ -353,9 +442,56 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
       tiles = static_cast<TileTask*>(block.tiles) + index * column_panels + first;
       range = block.a_range + index * block.column_groups + unit % block.column_groups;
     }
-    MultiplyPanel(block, panel, first, last, tiles, range, scratch);
+    if (block.k_begin == 0) StartTiles(block, panel, first, last, tiles);
+    if (in_place) {
+      AddInPlace(block, panel, first, last, choice, tiles);
+    } else {
+      AddPacked(block, panel, first, last, tiles, range, scratch);
+    }
+    if (block.k_end == task.product.Length()) StoreTiles(block, panel, first, last, tiles);
   }
   free(memory);
+}
+
+// Copies rows of images, rounded, with their padding around them: [begin, end) of the block's
+// padded rows. `plan` and the block's first image say where from.
+inline void ConvPad(const ConvBlock& block, const ConvPlan& plan, int64_t first_image,
+                    int64_t begin, int64_t end, float* out, PanelRange* range,
+                    QuantizeFn quantize) {
+  const ConvTask& task = block.task;
+  const ConvProduct& p = task.product;
+  const bool backward = p.pass == ConvPass::kBackward;
+  const int64_t height = backward ? p.shape.out_height : p.shape.in_height;
+  const int64_t width = backward ? p.shape.out_width : p.shape.in_width;
+  const int64_t channels = p.SourceChannels();
+  PackTask rounding;
+  rounding.stages = task.a_stages;
+  rounding.num_stages = task.num_a_stages;
+  PanelRange seen;
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t h = row % plan.padded_height - plan.top;
+    float* to = out + row * plan.padded_width * channels;
+    if (h < 0 || h >= height) {
+      memset(to, 0, static_cast<size_t>(plan.padded_width * channels) * sizeof(float));
+      continue;
+    }
+    const int64_t copied = Min(width, plan.padded_width - plan.left);
+    const int64_t size = copied * channels, before = plan.left * channels;
+    const int64_t after = (plan.padded_width - plan.left - copied) * channels;
+    const int64_t index =
+        ((first_image + row / plan.padded_height) * height + h) * width * channels;
+    memset(to, 0, static_cast<size_t>(before) * sizeof(float));
+    if (rounding.num_stages > 0) {
+      RoundStages(rounding, task.image + index, index, size, to + before, quantize);
+    } else {
+      memcpy(to + before, task.image + index, static_cast<size_t>(size) * sizeof(float));
+    }
+    memset(to + before + size, 0, static_cast<size_t>(after) * sizeof(float));
+    PanelRange here = seen;
+    for (int64_t i = 0; i < size; ++i) Include(here, to[before + i]);
+    seen = here;
+  }
+  Merge(*range, seen);
 }
 
 LOWPREC_END_NAMESPACE

@@ -9,6 +9,10 @@ Conv2D Conv2DPortable() {
           portable::kColumns,
           sizeof(portable::TileTask),
           QuantizePortable,
+          [](const ConvBlock& block, const ConvPlan& plan, int64_t first_image, int64_t begin,
+             int64_t end, float* out, PanelRange* range) {
+            portable::ConvPad(block, plan, first_image, begin, end, out, range, QuantizePortable);
+          },
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             portable::ConvPackB(block, begin, end, QuantizePortable);
           },

@@ -29,9 +29,10 @@ struct WindowPixel {
   }
 };
 
-// The pixel of the left operand's image under tap (i, j) of a window; -1 where there is none.
-LOWPREC_HD int64_t SourcePixel(const ConvProduct& product, const WindowPixel& at, int64_t i,
-                               int64_t j) {
+// The pixel of the left operand's image under tap (i, j) of a window, where `layout` has it; -1 if
+// there is none.
+LOWPREC_HD int64_t SourcePixel(const ConvProduct& product, const SourceLayout& layout,
+                               const WindowPixel& at, int64_t i, int64_t j) {
   const ConvShape& s = product.shape;
   if (product.pass == ConvPass::kBackward) {
     int64_t oh = at.h + s.pad_top - i * s.dilation_height;
@@ -43,12 +44,12 @@ LOWPREC_HD int64_t SourcePixel(const ConvProduct& product, const WindowPixel& at
       ow /= s.stride_width;
     }
     if (oh >= s.out_height || ow >= s.out_width) return -1;
-    return (at.image * s.out_height + oh) * s.out_width + ow;
+    return layout.Pixel(at.image, oh, ow);
   }
   const int64_t h = at.h * s.stride_height - s.pad_top + i * s.dilation_height;
   const int64_t w = at.w * s.stride_width - s.pad_left + j * s.dilation_width;
   if (h < 0 || w < 0 || h >= s.in_height || w >= s.in_width) return -1;
-  return (at.image * s.in_height + h) * s.in_width + w;
+  return layout.Pixel(at.image, h, w);
 }
 
 LOWPREC_END_NAMESPACE
