@@ -46,7 +46,7 @@ cc-test: tf_lowprec/_ops.so ## run the C++ tests
 
 sanitize: tf_lowprec/_ops.so ## run the C++ tests under ASan and UBSan, the threaded ones under TSan
 	@tools/cc_test.sh --config=asan
-	@tools/cc_test.sh --config=tsan //tests/cc:matmul_test \
+	@tools/cc_test.sh --config=tsan //tests/cc:conv2d_test //tests/cc:matmul_test \
 		//tests/cc:quantize_test //tests/cc:wide_matmul_test
 
 lint: tf_lowprec/_ops.so ## ruff, clang-format

@@ -28,10 +28,6 @@ Conv2D ChooseConv2D() {
 
 namespace {
 
-constexpr int64_t kSourceBytes = 12 << 20;  // of the rounded image
-constexpr int64_t kPackedBytes = 12 << 20;  // of the right operand
-constexpr int64_t kTileBytes = 6 << 20;     // of sums kept from one block of k to the next
-
 int64_t CeilOf(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t RoundUp(int64_t a, int64_t b) { return CeilOf(a, b) * b; }
 
@@ -67,7 +63,7 @@ void Source(const ConvProduct& product, int64_t begin, int64_t end, int64_t* fir
 
 // Whether panels can take the left operand from images with their padding around them, and how
 // large those are then.
-bool PlanPadding(const ConvTask& task, int rows, ConvPlan* plan) {
+bool PlanPadding(const ConvTask& task, int rows, const ConvBudget& budget, ConvPlan* plan) {
   const ConvProduct& p = task.product;
   const ConvShape& s = p.shape;
   const int64_t reach_h = (s.filter_height - 1) * s.dilation_height;
@@ -101,7 +97,7 @@ bool PlanPadding(const ConvTask& task, int rows, ConvPlan* plan) {
   constexpr int64_t kShortestRun = 6;  // so that its start costs little
   return plan->top >= 0 && plan->left >= 0 && plan->left < plan->padded_width &&
          run >= kShortestRun && padded <= 4 * pixels &&
-         padded * p.SourceChannels() * 4 <= kSourceBytes;
+         padded * p.SourceChannels() * 4 <= budget.source;
 }
 
 // The runs of k that a block's panels gather from padded images.
@@ -139,24 +135,25 @@ std::vector<ConvRun> Runs(const ConvProduct& p, const ConvPlan& plan, int64_t k_
 
 }  // namespace
 
-ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads) {
+ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads,
+                    const ConvBudget& budget) {
   const ConvProduct& p = task.product;
   const ConvShape& s = p.shape;
   const bool gradient = p.pass == ConvPass::kGradient;
   const int64_t rows = p.Rows(), length = std::max<int64_t>(p.Length(), 1), columns = p.Columns();
   const int64_t kr = kernel.rows, kc = kernel.columns;
   ConvPlan plan = {};
-  plan.padded = PlanPadding(task, kernel.rows, &plan);
-  plan.column_step = Step(columns, kPackedBytes / 4 / (gradient ? 512 : length), kc);
+  plan.padded = PlanPadding(task, kernel.rows, budget, &plan);
+  plan.column_step = Step(columns, budget.packed / 4 / (gradient ? 512 : length), kc);
   const int64_t column_panels = plan.column_step / kc;
-  const int64_t tiles = std::max<int64_t>(kTileBytes / kernel.tile_bytes / column_panels, 1);
-  const int64_t most_k = std::max<int64_t>(kPackedBytes / 4 / plan.column_step, 64);
+  const int64_t tiles = std::max<int64_t>(budget.tiles / kernel.tile_bytes / column_panels, 1);
+  const int64_t most_k = std::max<int64_t>(budget.packed / 4 / plan.column_step, 64);
   // Rows, or in kGradient terms, that gather from as much of the image as there is room for.
   const int64_t gathering = gradient ? length : rows;
   int64_t room = gathering;
   if (plan.padded) {
     const int64_t image = plan.padded_height * plan.padded_width * p.SourceChannels();
-    const int64_t images = std::min(s.batch, kSourceBytes / 4 / image);
+    const int64_t images = std::min(s.batch, budget.source / 4 / image);
     room = images * (gradient ? s.out_height * s.out_width : p.RowsOfImage());
     plan.source_size = images * image;
     if (gradient && room > most_k) {
@@ -172,9 +169,9 @@ ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads) {
     room = gathering;
     plan.source_size = 0;
     const int64_t pixels = p.pass == ConvPass::kBackward ? s.OutPixels() : s.InPixels();
-    if (task.num_a_stages > 0 && pixels * p.SourceChannels() * 4 > kSourceBytes) {
+    if (task.num_a_stages > 0 && pixels * p.SourceChannels() * 4 > budget.source) {
       const double share =
-          static_cast<double>(kSourceBytes / 4 / p.SourceChannels()) / static_cast<double>(pixels);
+          static_cast<double>(budget.source / 4 / p.SourceChannels()) / static_cast<double>(pixels);
       room = std::max<int64_t>(static_cast<int64_t>(share * static_cast<double>(gathering)), 1);
     }
     if (gradient) room = std::min(room, most_k);
@@ -184,7 +181,7 @@ ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads) {
   if (!plan.padded && !gradient) plan.row_step = Step(rows, room, kr);
 
   const int64_t packed = plan.column_step * plan.k_step;
-  plan.group_step = std::min(s.groups, std::max<int64_t>(kPackedBytes / 4 / packed, 1));
+  plan.group_step = std::min(s.groups, std::max<int64_t>(budget.packed / 4 / packed, 1));
   if (plan.k_step < length) {
     const int64_t unit = plan.stretch > 0 ? plan.stretch : kr;
     plan.row_step = Step(rows, tiles / CeilOf(unit, kr) * unit, unit);

@@ -180,7 +180,14 @@ struct Conv2D {
 using ParallelFor = std::function<void(int64_t total, int64_t cost,
                                        const std::function<void(int64_t, int64_t)>& work)>;
 
-ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads);
+// Bytes of memory, about, but for results: less of it means smaller blocks.
+struct ConvBudget {
+  int64_t source = 12 << 20;  // the rounded image
+  int64_t packed = 12 << 20;  // the right operand
+  int64_t tiles = 6 << 20;    // sums kept from one block of k to the next
+};
+ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads,
+                    const ConvBudget& budget = ConvBudget());
 
 // Buffers of a plan's sizes.
 struct ConvMemory {

@@ -1,0 +1,71 @@
+// Convolutions cut into blocks and shared out to threads give the bits of one block on one thread.
+#include <thread>
+
+#include "tests/cc/conv2d_problem.h"
+
+namespace tf_lowprec {
+namespace {
+
+testing::Environment* const kComparisons = testing::AddGlobalTestEnvironment(new Comparisons);
+
+// Pieces of unlike sizes, on three threads.
+void ThreeThreads(int64_t total, int64_t, const std::function<void(int64_t, int64_t)>& work) {
+  std::vector<std::thread> threads;
+  const int64_t cuts[] = {0, total / 5, total / 2 + total % 2, total};
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&work, begin = cuts[i], end = cuts[i + 1]] {
+      const ScopedDenormals denormals;
+      if (begin < end) work(begin, end);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+class Conv2DBlocks : public testing::TestWithParam<int64_t> {};
+
+TEST_P(Conv2DBlocks, GiveTheBitsOfOne) {
+  const int64_t bytes = GetParam();
+  const ConvBudget little = {bytes, bytes, bytes};
+  Inputs inputs(static_cast<uint64_t>(bytes));
+  for (int i = 0; i < (IsLong() ? 2000 : 60); ++i) {
+    for (const ConvPass pass : kPasses) {
+      ConvProblem p = AnyProblem(inputs, pass);
+      p.product.shape.batch = inputs.Between(1, 4);
+      // Often a plain float32 multiply-add will do, so that operands are not packed.
+      if (inputs.OneIn(2)) p.accumulator.exponent_bits = 8;
+      FillOperands(inputs, 0, /*specials=*/inputs.OneIn(5), &p);
+      ExpectSameBits(OnCpu(p, little, ThreeThreads, 3), OnCpu(p), p);
+      if (HasFailure()) return;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Bytes, Conv2DBlocks, testing::Values(1, 2000, 20000, 200000));
+
+// Wide enough that panels gather from padded images, at every boundary of chunks and runs.
+TEST(Conv2D, GathersInPlaceTheBitsOfPackedOperands) {
+  Inputs inputs(7);
+  for (int i = 0; i < (IsLong() ? 400 : 20); ++i) {
+    for (const ConvPass pass : kPasses) {
+      ConvProblem p = AnyProblem(inputs, pass);
+      WindowAxis height = AnyAxis(inputs), width = AnyAxis(inputs);
+      height.in += 4;
+      width.in += 10;
+      const int64_t groups = inputs.Between(1, 2);
+      p.product.shape = ShapeOf(height, width, inputs.Between(1, 3), groups, inputs.Between(8, 20),
+                                inputs.Between(8, 20));
+      p.accumulator.exponent_bits = 8;
+      p.accumulator.mantissa_bits = inputs.Between(2, 16);
+      if (!inputs.OneIn(3)) p.spec.bits = 8;  // which they have; or they pass for float32
+      FillOperands(inputs, 0, /*specials=*/false, &p);
+      // Without room for a padded image, panels are packed.
+      const ConvBudget packed = {1, 1 << 20, 1 << 20};
+      ExpectSameBits(OnCpu(p), OnCpu(p, packed), p);
+      ExpectSameBits(OnCpu(p, ConvBudget(), ThreeThreads, 3), OnCpu(p, packed), p);
+      if (HasFailure()) return;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tf_lowprec
