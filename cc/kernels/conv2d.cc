@@ -155,7 +155,7 @@ ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads,
     const int64_t image = plan.padded_height * plan.padded_width * p.SourceChannels();
     const int64_t images = std::min(s.batch, budget.source / 4 / image);
     room = images * (gradient ? s.out_height * s.out_width : p.RowsOfImage());
-    plan.source_size = images * image;
+    plan.source_size = images * image + kr;  // the last panel reads kr lanes, whatever its width
     if (gradient && room > most_k) {
       const int64_t fewer = most_k / (s.out_height * s.out_width);
       room = fewer * s.out_height * s.out_width;
@@ -238,6 +238,7 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
                    kernel.pad(block, plan, first, from, to, memory.source, &block.source_range);
                  });
     const int64_t image_step = plan.padded_height * plan.padded_width;
+    std::fill_n(memory.source + images * image_step * p.SourceChannels(), kr, 0.0f);
     block.layout = {image_step, plan.padded_width,
                     plan.top * plan.padded_width + plan.left - first * image_step};
     runs = Runs(p, plan, block.k_begin, block.k_end);
