@@ -17,3 +17,11 @@ def replace_sublayer(owner, name, layer):
     else:
         delattr(owner, name)
     setattr(owner, name, layer)
+
+
+def compute_in_float32(layer):
+    """Gives a Keras layer the dtype policy float32, whatever it was made with."""
+    if KERAS_3:
+        layer.dtype_policy = "float32"
+    else:
+        layer._set_dtype_policy("float32")
