@@ -119,10 +119,24 @@ class PrecisionRecurrent(PrecisionLayer):
     def _make_seed_state(self):
         """The cell has it."""
 
+    def _process_inputs(self, *args, **kwargs):
+        # Keras 2 casts the states of a stateful layer to the layer's dtype.
+        inputs, states, constants = super()._process_inputs(*args, **kwargs)
+        if not self.precision.is_native:
+            states = tf.nest.map_structure(lambda state: tf.cast(state, tf.float32), states)
+        return inputs, states, constants
+
     def call(self, sequences, initial_state=None, mask=None, training=None):
         arguments = {"initial_state": initial_state, "mask": mask, "training": training}
         if self.precision.is_native:
             return super().call(sequences, **arguments)
+        if isinstance(sequences, tf.RaggedTensor):
+            raise ValueError(
+                "sequences are ragged; they must be dense under a low-precision policy: "
+                "sequences.to_tensor(), and a mask"
+            )
+        if isinstance(sequences, (list, tuple)):  # so Keras 2 passes symbolic initial states
+            sequences, *arguments["initial_state"] = sequences
         projected = self.cell.project(sequences, training)
         # Not super(): Keras 2's LSTM and GRU have kernels of their own there.
         outputs = tf.keras.layers.RNN.call(self, projected, **arguments)
