@@ -14,7 +14,7 @@ class Case:
     """A layer, its parent, arguments for both, the shape of its inputs.
 
     inputs: how many tensors of that shape it is called with. gemms: its products of activations and
-    weights; products: those of two activations.
+    weights; products: those of two activations; steps: of the first, those taken at each time step.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Case:
     inputs: int = 1
     gemms: int = 1
     products: int = 0
+    steps: int = 0
 
     def make(self, stock=False, **arguments):
         return (self.parent if stock else self.layer)(**self.arguments, **arguments)
@@ -88,9 +89,9 @@ CASES = [
         (2, 4, 3),
         "EinsumDense",
     ),
-    _case("lstm", {"units": 4, "return_sequences": True}, (2, 5, 3), "LSTM", gemms=2),
-    _case("gru", {"units": 4}, (2, 5, 3), "GRU", gemms=2),
-    _case("gru before", {"units": 4, "reset_after": False}, (2, 5, 3), "GRU", gemms=3),
+    _case("lstm", {"units": 4, "return_sequences": True}, (2, 5, 3), "LSTM", gemms=2, steps=1),
+    _case("gru", {"units": 4}, (2, 5, 3), "GRU", gemms=2, steps=1),
+    _case("gru before", {"units": 4, "reset_after": False}, (2, 5, 3), "GRU", gemms=3, steps=2),
     _case(
         "attention",
         {"num_heads": 2, "key_dim": 3},
