@@ -1,4 +1,4 @@
-"""Slow, obvious twin of lp.conv2d, from the design's contract. No TensorFlow.
+"""Slow, obvious twin of lp.conv2d and its transpose, from the design's contract. No TensorFlow.
 
 A pass is one matrix product for each group, of windows gathered from an image; terms without a
 pixel are marked and left out.
@@ -167,6 +167,67 @@ class Passes:
             gradient,
             "GRADIENT",
         )
+        dfilters = self._round(dfilters, gradient.output, gradient, "GRADIENT_OUTPUT")
+        return mask(dx, self.x, forward.lhs), mask(
+            dfilters.astype(np.float32), self.filters, forward.rhs
+        )
+
+
+class TransposedPasses(Passes):
+    """FWD, BWD and GRAD of lp.conv2d_transpose(x, filters) under a policy.
+
+    `index` is that of the convolution whose images are the outputs here, [B, *output_size, O].
+    """
+
+    def __init__(
+        self,
+        x,
+        filters,
+        policy,
+        streams,
+        output_size,
+        strides=1,
+        padding="SAME",
+        dilations=1,
+        seed=(),
+    ):
+        self.x, self.filters, self.policy, self.streams = x, filters, policy, streams
+        self.groups, self.seed = 1, seed or (0, 0)
+        out, self.index = taps(output_size, filters.shape[:2], strides, dilations, padding)
+        assert out == x.shape[1:3]
+        self.y_shape = (x.shape[0], *output_size, filters.shape[2])
+        gemm = policy.forward
+        self.rounded_x = self._round(x, gemm.lhs, gemm, "FORWARD_LHS")
+        self.rounded_filters = self._round(filters, gemm.rhs, gemm, "FORWARD_RHS")
+
+    def forward(self):
+        """The sums before the output is rounded, and after."""
+        gemm = self.policy.forward
+        index = inverse(self.index, math.prod(self.y_shape[1:3]))
+        flipped = _matrix(self.rounded_filters.transpose(0, 1, 3, 2))
+        operands = [(*windows(self.rounded_x, index), flipped)]
+        total = self._product(operands, self.y_shape, gemm, "FORWARD")
+        y = self._round(total, gemm.output, gemm, "FORWARD_OUTPUT")
+        return total, np.asarray(y, np.float32)
+
+    def gradients(self, dy):
+        """(dx, dfilters)."""
+        forward, backward, gradient = (
+            getattr(self.policy, name) for name in ("forward", "backward", "gradient")
+        )
+        if forward.output is not None:
+            dy = mask(dy, self.forward()[0], forward.output)
+
+        errors = self._round(dy, backward.lhs, backward, "BACKWARD_LHS")
+        filters = self._round(self.rounded_filters, backward.rhs, backward, "BACKWARD_RHS")
+        operands = [(*windows(errors, self.index), _matrix(filters))]
+        dx = self._product(operands, self.x.shape, backward, "BACKWARD")
+        dx = self._round(dx, backward.output, backward, "BACKWARD_OUTPUT").astype(np.float32)
+
+        inputs = self._round(self.rounded_x, gradient.lhs, gradient, "GRADIENT_LHS")
+        errors = self._round(dy, gradient.rhs, gradient, "GRADIENT_RHS")
+        operands = [(*(m.T for m in windows(errors, self.index)), _matrix(inputs))]
+        dfilters = self._product(operands, self.filters.shape, gradient, "GRADIENT")
         dfilters = self._round(dfilters, gradient.output, gradient, "GRADIENT_OUTPUT")
         return mask(dx, self.x, forward.lhs), mask(
             dfilters.astype(np.float32), self.filters, forward.rhs

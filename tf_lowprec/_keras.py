@@ -22,3 +22,11 @@ def replace_sublayer(owner, name, layer):
 def sublayers(layer):
     """The layers directly inside a layer or model."""
     return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def compute_in_float32(layer):
+    """Gives a Keras layer the dtype policy float32, whatever it was made with."""
+    if KERAS_3:
+        layer.dtype_policy = "float32"
+    else:
+        layer._set_dtype_policy("float32")

@@ -13,8 +13,7 @@ class _GRUCell(PrecisionCell, tf.keras.layers.GRUCell):
 
     def call(self, inputs, states, training=None):
         step = self.step(training)
-        state = states[0] if isinstance(states, (list, tuple)) else states
-        h = tf.cast(state, tf.float32)
+        h = states[0] if isinstance(states, (list, tuple)) else states
         x_z, x_r, x_h = tf.split(inputs, 3, axis=-1)
         kernel = tf.convert_to_tensor(self.recurrent_kernel)
         if self.reset_after:
@@ -30,7 +29,6 @@ class _GRUCell(PrecisionCell, tf.keras.layers.GRUCell):
             h_h = step.affine(step.multiply(r, h), kernel[:, 2 * self.units :])
         candidate = step.activate(self.activation, step.add(x_h, h_h))
         h = step.add(step.multiply(z, h), step.multiply(step.add(1.0, -z), candidate))
-        h = tf.cast(h, self.compute_dtype)
         return h, ([h] if isinstance(states, (list, tuple)) else h)
 
 

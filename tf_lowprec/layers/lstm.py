@@ -8,14 +8,13 @@ from tf_lowprec.layers.recurrent import PrecisionCell, PrecisionRecurrent
 class _LSTMCell(PrecisionCell, tf.keras.layers.LSTMCell):
     def call(self, inputs, states, training=None):
         step = self.step(training)
-        h, c = (tf.cast(state, tf.float32) for state in states)
+        h, c = states
         z = step.add(inputs, step.affine(h, self.recurrent_kernel))
         i, f, g, o = tf.split(z, 4, axis=-1)
         i, f, o = (step.activate(self.recurrent_activation, gate) for gate in (i, f, o))
         g = step.activate(self.activation, g)
         c = step.add(step.multiply(f, c), step.multiply(i, g))
         h = step.multiply(o, step.activate(self.activation, c))
-        h, c = (tf.cast(state, self.compute_dtype) for state in (h, c))
         return h, [h, c]
 
 

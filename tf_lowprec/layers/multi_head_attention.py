@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_lowprec._keras import replace_sublayer, serialize_keras_object
+from tf_lowprec._keras import compute_in_float32, replace_sublayer, serialize_keras_object
 from tf_lowprec.layers.einsum_dense import EinsumDense
 from tf_lowprec.layers.precision_layer import PrecisionLayer, affine
 from tf_lowprec.ops.einsum import einsum
@@ -24,7 +24,7 @@ class MultiHeadAttention(PrecisionLayer, tf.keras.layers.MultiHeadAttention):
     - ``softmax(scores) . value``: FWD sums over S, BWD (of the scores) over value_dim, GRAD (of
       value) over T.
 
-    The softmax is in float32.
+    The softmax, and the product with the gate if there is one, are in float32.
     """
 
     def __init__(self, *args, **kwargs):
@@ -48,17 +48,22 @@ class MultiHeadAttention(PrecisionLayer, tf.keras.layers.MultiHeadAttention):
 
     def _lower_projections(self):
         """Puts EinsumDense layers of ours in place of Keras's."""
-        if self.precision.is_native:
-            return
-        for name in _PROJECTIONS:
+        if self.precision.is_native or not hasattr(self, "_query_dense"):
+            return  # Keras 2 has none when it builds the layer
+        for layer in (self._softmax, self._dropout_layer):
+            compute_in_float32(layer)
+        for index, name in enumerate(_PROJECTIONS):
             stock = getattr(self, name, None)
             if stock is None or isinstance(stock, EinsumDense):
                 continue
             config = {
                 **stock.get_config(),
                 "precision": serialize_keras_object(self.precision),
-                "seed": self.seed,
+                # Equal seeds would round query and key by the same random numbers.
+                "seed": None if self.seed is None else self.seed + index + 1,
             }
+            if name != "_output_dense":
+                config["dtype"] = "float32"
             layer = EinsumDense.from_config(config)
             if stock.built:
                 layer.build_from_config(stock.get_build_config())
@@ -80,7 +85,7 @@ class MultiHeadAttention(PrecisionLayer, tf.keras.layers.MultiHeadAttention):
         scores = self._masked_softmax(scores, attention_mask)
         kept = self._dropout_layer(scores, training=training)
         output = self._inner_product(self._combine_equation, kept, value, policy, nth(seed, 1))
-        return tf.cast(output, self.compute_dtype), scores
+        return output, tf.cast(scores, self.compute_dtype)
 
     def _inner_product(self, equation, lhs, rhs, policy, seed, swapped=False):
         """lhs . rhs; `swapped`: Keras's equation has them the other way round."""

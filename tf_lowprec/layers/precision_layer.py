@@ -60,7 +60,11 @@ class PrecisionLayer:
         self._seed_state = None
         if not precision.is_native:
             self._leave_keras_precision()
-            for name, allowed in (("data_format", "channels_last"), ("lora_rank", None)):
+            for name, allowed in (
+                ("data_format", "channels_last"),
+                ("lora_rank", None),
+                ("time_major", False),
+            ):
                 if (getattr(self, name, None) or allowed) != allowed:
                     raise ValueError(
                         f"{name} = {getattr(self, name)!r} must be {allowed!r} under a "

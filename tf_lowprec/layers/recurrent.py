@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_lowprec._keras import KERAS_3
+from tf_lowprec._keras import KERAS_3, compute_in_float32
 from tf_lowprec.layers.precision_layer import PrecisionLayer, activate, affine
 from tf_lowprec.ops.matmul import matmul
 from tf_lowprec.ops.quantize import round_to
@@ -65,8 +65,15 @@ class PrecisionCell(PrecisionLayer):
                 "policy: it needs a product for each gate; use dropout"
             )
         cell.__class__ = cls
+        cell.dropout_mask_count = None  # one mask for all gates, whatever `implementation`
         cell.precision, cell.seed, cell._seed_state = layer.precision, layer.seed, None
         cell._leave_keras_precision()
+        compute_in_float32(cell)  # or mixed precision would round the states at each step
+
+    def get_initial_state(self, *args, **kwargs):
+        # Keras 2 asks for the dtype of the outer layer.
+        states = super().get_initial_state(*args, **kwargs)
+        return tf.nest.map_structure(lambda state: tf.cast(state, tf.float32), states)
 
     def step(self, training):
         return Step(*self._policy_and_seed(training))
@@ -93,7 +100,7 @@ class PrecisionRecurrent(PrecisionLayer):
 
     The projections of all time steps are one product, so that its GRAD sums over B and T; the
     recurrent product is taken at each step, its GRAD sums over B, and the steps' results are added
-    in float32.
+    in float32. Dropout drops the same inputs for all gates.
     """
 
     _cell_class = None
@@ -112,10 +119,25 @@ class PrecisionRecurrent(PrecisionLayer):
     def _make_seed_state(self):
         """The cell has it."""
 
+    def _process_inputs(self, *args, **kwargs):
+        # Keras 2 casts the states of a stateful layer to the layer's dtype.
+        inputs, states, constants = super()._process_inputs(*args, **kwargs)
+        if not self.precision.is_native:
+            states = tf.nest.map_structure(lambda state: tf.cast(state, tf.float32), states)
+        return inputs, states, constants
+
     def call(self, sequences, initial_state=None, mask=None, training=None):
         arguments = {"initial_state": initial_state, "mask": mask, "training": training}
         if self.precision.is_native:
             return super().call(sequences, **arguments)
+        if isinstance(sequences, tf.RaggedTensor):
+            raise ValueError(
+                "sequences are ragged; they must be dense under a low-precision policy: "
+                "sequences.to_tensor(), and a mask"
+            )
+        if isinstance(sequences, (list, tuple)):  # so Keras 2 passes symbolic initial states
+            sequences, *arguments["initial_state"] = sequences
         projected = self.cell.project(sequences, training)
         # Not super(): Keras 2's LSTM and GRU have kernels of their own there.
-        return tf.keras.layers.RNN.call(self, projected, **arguments)
+        outputs = tf.keras.layers.RNN.call(self, projected, **arguments)
+        return tf.nest.map_structure(lambda y: tf.cast(y, self.compute_dtype), outputs)

@@ -7,7 +7,18 @@ import tensorflow as tf
 from tf_lowprec._keras import KERAS_3
 
 
-class _Generator(tf.__internal__.tracking.AutoTrackable):
+class _Keras3Generator(tf.__internal__.tracking.AutoTrackable):
+    """A SeedGenerator whose state TensorFlow's checkpoints and SavedModels find, too."""
+
+    def __init__(self, seed):
+        self.generator = tf.keras.random.SeedGenerator(seed)
+        self.state = self.generator.state.value
+
+    def next(self):
+        return self.generator.next()
+
+
+class _Keras2Generator(tf.__internal__.tracking.AutoTrackable):
     """A tf.random.Generator that Keras 2 saves without counting it among a layer's weights."""
 
     def __init__(self, seed):
@@ -29,7 +40,7 @@ def make_seed_state(seed):
     """
     if seed is None:
         seed = random.randint(1, 2**31 - 1)
-    return tf.keras.random.SeedGenerator(seed) if KERAS_3 else _Generator(seed)
+    return _Keras3Generator(seed) if KERAS_3 else _Keras2Generator(seed)
 
 
 def next_seed(state):

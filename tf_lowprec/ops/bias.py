@@ -22,7 +22,7 @@ def add_bias(x, bias, policy, x_format, seed):
 
     Args:
         x: float32, its values in `x_format` (None: float32).
-        bias: float32 of known shape that broadcasts to that of x, such as ``[C]``.
+        bias: float32, of a shape that broadcasts to that of x, such as ``[C]``.
         policy: its `weights` is the bias' format, `activations` the result's, `gradients` that of
             the bias' gradient: the sum of the errors, exact in float64, rounded once.
     """
@@ -45,15 +45,11 @@ def add_bias(x, bias, policy, x_format, seed):
 def _add_bias_gradient(op, dy):
     spec = op.get_attr("format").decode()
     rounding = Rounding(op.get_attr("rounding").decode())
-    shape = op.inputs[2].shape.as_list()
-    outer = tf.rank(dy) - len(shape)
-    spread = [outer + axis for axis, size in enumerate(shape) if size == 1]
-    axes = (
-        tf.concat([tf.range(outer), tf.cast(tf.stack(spread), tf.int32)], 0)
-        if spread
-        else tf.range(outer)
-    )
+    # In a loop of a SavedModel the bias has no static shape.
+    shape = tf.shape(op.inputs[2])
+    _, axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(dy), s1=shape)
     total = tf.reshape(tf.reduce_sum(tf.cast(dy, tf.float64), axes), shape)
+    total.set_shape(op.inputs[2].shape)
     dbias = round_to(
         total,
         formats.parse_spec(spec) if spec else None,

@@ -1,6 +1,7 @@
 """lp.conv2d_transpose: the transpose of lp.conv2d, with a precision for each of its passes."""
 
 import functools
+import numbers
 
 import tensorflow as tf
 
@@ -8,6 +9,15 @@ from tf_lowprec.ops import convolution, gemm
 from tf_lowprec.ops._library import ops
 from tf_lowprec.ops.seeds import as_seed
 from tf_lowprec.precision import as_policy
+
+
+def _size(output_size):
+    """(height, width): integers, or scalar tensors."""
+    try:
+        height, width = output_size
+    except (TypeError, ValueError):
+        raise ValueError(f"output_size = {output_size!r} must be (height, width)") from None
+    return tuple(int(v) if isinstance(v, numbers.Integral) else v for v in (height, width))
 
 
 def conv2d_transpose(
@@ -46,9 +56,17 @@ def conv2d_transpose(
             f"x of shape {x.shape} and filters of shape {filters.shape} do not match: x must have "
             f"{filters.shape[-1]} channels, the last axis of filters"
         )
-    height, width = output_size
-    y_shape = tf.stack([tf.shape(x)[0], height, width, filters.shape[2]])
     geometry = convolution.Geometry(strides, dilations, name, explicit, 1)
+    height, width = _size(output_size)
+    if isinstance(height, int) and isinstance(width, int):
+        small = geometry.output_size((height, width), filters.shape[:2])
+        if not x.shape[1:3].is_compatible_with(small):
+            raise ValueError(
+                f"output_size = {(height, width)} does not match x of shape {x.shape}: lp.conv2d "
+                f"makes {tuple(small)} of it with strides = {strides}, padding = {padding!r} and "
+                f"dilations = {dilations}"
+            )
+    y_shape = tf.stack([tf.shape(x)[0], height, width, filters.shape[2]])
     passes = (policy.forward, policy.backward, policy.gradient)
     seed = as_seed(seed, needed=any(p.is_stochastic for p in passes))
     products = convolution.ConvolveBack(geometry, filters.shape, y_shape)

@@ -96,6 +96,18 @@ class Geometry:
             "groups": self.groups,
         }
 
+    def output_size(self, image, kernel):
+        """[oh, ow] of a convolution of images [height, width] with filters of that size."""
+        sides = self.explicit_paddings or [0] * 4
+        sizes = []
+        for axis in range(2):
+            stride = self.strides[axis]
+            reach = (kernel[axis] - 1) * self.dilations[axis] + 1
+            padded = image[axis] + sides[2 * axis] + sides[2 * axis + 1]
+            same = self.padding == "SAME"
+            sizes.append(max((padded - (1 if same else reach)) // stride + 1, 0))
+        return sizes
+
     def _dilate(self, filters):
         if self.dilations == [1, 1]:
             return filters

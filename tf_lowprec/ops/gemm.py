@@ -12,6 +12,7 @@ from tf_lowprec.ops._library import ops
 from tf_lowprec.ops.quantize import round_to
 from tf_lowprec.ops.scaling import exponent_for, scale, target_exponent
 from tf_lowprec.ops.streams import Stream
+from tf_lowprec.ops.xla import check_not_xla
 
 # (lhs, rhs, output, accumulator) of each pass.
 FORWARD = (
@@ -192,6 +193,7 @@ def forward(lhs, rhs, policy, products, seed, passes, random_bits=None):
         passes: an op of cc/ops/passes.cc, but for the arguments given here: the identity, with a
             registered gradient that reads the policy from its attributes.
     """
+    check_not_xla()
     gemm = policy.forward
     # A narrow product rounds its operands while it packs them: they are saved as they come.
     narrow = gemm.accumulator.kind == "narrow" or gemm.scaling is not None

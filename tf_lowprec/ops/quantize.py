@@ -7,6 +7,7 @@ from tf_lowprec.formats import Rounding
 from tf_lowprec.ops._library import ops
 from tf_lowprec.ops.seeds import as_seed
 from tf_lowprec.ops.streams import Stream
+from tf_lowprec.ops.xla import check_not_xla
 
 
 def as_float(x, argument="x"):
@@ -72,6 +73,7 @@ def quantize(
             shape, no seed inside tf.function.
         tf.errors.InvalidArgumentError: the same, where it shows at run time only.
     """
+    check_not_xla()
     formats.check_format(format)
     rounding = Rounding.of(rounding)
     x = as_float(x)
@@ -112,6 +114,7 @@ def round_to(x, format, rounding, seed, stream):
         if x.dtype == tf.float32:
             return x
         format, rounding = formats.FP32, Rounding.NEAREST_EVEN
+    check_not_xla()
     return ops.lowprec_quantize(
         x=x,
         seed=seed,

@@ -1,0 +1,103 @@
+"""Every layer, saved in every way, gives a new process the same bits and trains on with them."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from layer_cases import CASES, each_case
+from saved_layers import POLICIES, folder_of, save
+
+import tf_lowprec as lp
+
+SCRIPT = pathlib.Path(__file__).with_name("saved_layers.py")
+WAYS = [w for w in POLICIES if w != "export" or hasattr(tf.keras.Model, "export")]
+
+
+def environment():
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(SCRIPT.parent), *(p for p in sys.path if p)]),
+    }
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    """way -> layer -> what went wrong in a new process, or nothing; a process for each way."""
+
+    @functools.cache
+    def of(way):
+        root = tmp_path_factory.mktemp(way)
+        for case in CASES:
+            save(way, case, folder_of(case, root))
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), way, str(root)],
+            env=environment(),
+            cwd=root,  # not the source tree, where another leg's library may lie
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads((root / "outcome.json").read_text())
+
+    return of
+
+
+@pytest.mark.parametrize("way", WAYS)
+@each_case
+def test_new_process_computes_and_trains_the_same(outcome, way, case):
+    assert outcome(way)[case.name] == ""
+
+
+def small_model():
+    policy = lp.Policy.fp8(9)
+    return tf.keras.Sequential([tf.keras.Input((4,)), lp.layers.Dense(2, precision=policy)])
+
+
+WITHOUT = """
+import sys
+import tensorflow as tf
+ways = {
+    "keras": lambda: tf.keras.models.load_model(sys.argv[1] + "/model.keras"),
+    "saved_model": lambda: tf.saved_model.load(sys.argv[1] + "/model"),
+}
+for way, load in ways.items():
+    try:
+        load()
+    except Exception as error:
+        print("\\n==" + way, str(error).replace("\\n", " "))
+assert "tf_lowprec" not in sys.modules
+"""
+
+
+def test_without_the_import_the_error_names_the_package(tmp_path):
+    model = small_model()
+    model.save(tmp_path / "model.keras")
+    tf.saved_model.save(model, str(tmp_path / "model"))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(tmp_path)],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    errors = dict(
+        line[2:].split(" ", 1) for line in done.stdout.splitlines() if line.startswith("==")
+    )
+    assert "tf_lowprec" in errors["keras"]
+    assert "Op type not registered 'Lowprec>" in errors["saved_model"]
+
+
+def test_keras_file_keeps_the_weights_and_the_policy(tmp_path):
+    model = small_model()
+    model.save(tmp_path / "model.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.layers[-1].precision == lp.Policy.fp8(9)
+    for got, want in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, want)
