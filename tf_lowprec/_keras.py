@@ -22,3 +22,8 @@ def replace_sublayer(owner, name, layer):
 def sublayers(layer):
     """The layers directly inside a layer or model."""
     return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def native(variable):
+    """The tf.Variable inside a Keras 3 variable; a Keras 2 variable is one."""
+    return variable.value if KERAS_3 else variable
