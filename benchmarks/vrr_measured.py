@@ -203,7 +203,7 @@ def main():
         with Progress(console=console) as progress:
             task = progress.add_task("measuring", total=sum(n for n, _ in jobs))
             for n, rounding in jobs:
-                samples = int(arguments.scale * min(4096, max(1024, 2**30 // n)))
+                samples = int(arguments.scale * max(256, min(4096, 2**28 // n)))
                 path = folder / f"{n}_{rounding}_{samples}.json"
                 if not path.exists():
                     partial = path.with_suffix(".partial")
