@@ -116,6 +116,35 @@ def agreement_table(cells):
     return table
 
 
+def agreement(cells):
+    """Sums within 10 % of both rules, where they should hold.
+
+    That is below the onset of swamping, a predicted ratio of 0.03, and where the first sums are at
+    least 4^(m - m_p + 1) long, so that most additions have bits to round.
+    """
+    found = []
+    for rounding in ROUNDINGS:
+        for key in ("noise_rule", "noise_refined"):
+            ratios = [
+                c["noise"] / c[key]
+                for c in select(cells, rounding=rounding)
+                if c["noise_refined"] <= 0.03
+                and (chunk_of(c["chunk"], c["n"]) or c["n"]) >= 4.0 ** (c["m"] - PRODUCT_BITS + 1)
+            ]
+            if ratios:
+                found.append(
+                    {
+                        "rounding": rounding,
+                        "rule": key,
+                        "sums": len(ratios),
+                        "within_10_percent": sum(abs(r - 1) <= 0.1 for r in ratios),
+                        "smallest": min(ratios),
+                        "largest": max(ratios),
+                    }
+                )
+    return found
+
+
 def plot_retention(cells, lengths, path):
     figure, axes = plt.subplots(
         3, 3, figsize=(12, 10), sharex=True, sharey=True, layout="constrained"
@@ -196,6 +225,7 @@ def main():
     folder = arguments.results / "vrr_measured"
     folder.mkdir(parents=True, exist_ok=True)
     console = Console()
+    console = console if console.is_terminal else Console(width=140)
     lengths = [2**k for k in range(8, arguments.longest + 1, 2)]
     jobs = [(n, rounding) for n in lengths for rounding in ROUNDINGS]
     cells = []
@@ -219,11 +249,17 @@ def main():
     cells = [c for c in cells if c["n"] in lengths]
     console.print(retention_table(cells, lengths))
     console.print(agreement_table(cells))
+    for a in agreement(cells):
+        console.print(
+            f"{a['rounding']}, {a['rule']}: {a['within_10_percent']} of {a['sums']} within 10 % "
+            f"({a['smallest']:.2f} to {a['largest']:.2f})"
+        )
     record = {
         "command": "python benchmarks/vrr_measured.py",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
         "product_mantissa_bits": PRODUCT_BITS,
         "seed": SEED,
+        "agreement": agreement(cells),
         "cells": cells,
     }
     path = arguments.results / "vrr_measured.json"

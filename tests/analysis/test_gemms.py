@@ -111,9 +111,14 @@ def test_attention(named):
     assert by_product(plan, "mha") == want
 
 
-def test_attention_on_inputs_has_inner_gradients_and_no_projections_backward():
-    q = tf.keras.Input((5, 8))
-    h = L.MultiHeadAttention(2, 4, name="mha")(q, q)
-    plan = analysis.plan(tf.keras.Model(q, L.Dense(2)(h)), 4)
-    backward = {s.product for s in plan.sums if s.layer == "mha" and s.which == "BWD"}
-    assert backward == {"scores", "context", "output"} - {"output"}
+def backward_products(layer, shape):
+    inputs = tf.keras.Input(shape)
+    x = layer(inputs, inputs) if isinstance(layer, L.MultiHeadAttention) else layer(inputs)
+    plan = analysis.plan(tf.keras.Model(inputs, L.Dense(2, name="last")(x)), 4)
+    return {s.product for s in plan.sums if s.layer != "last" and s.which == "BWD"}
+
+
+def test_first_layers_have_backward_of_what_lies_behind_their_own_weights():
+    assert backward_products(L.MultiHeadAttention(2, 4), (5, 8)) == {"scores", "context", "output"}
+    assert backward_products(L.LSTM(4), (5, 8)) == {"recurrent_kernel"}
+    assert backward_products(L.LSTM(4, trainable=False), (5, 8)) == set()

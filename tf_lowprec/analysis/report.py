@@ -74,6 +74,7 @@ def text(plan, width=120):
 def plot(plan, path):
     """See Plan.plot."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     rows = products(plan)
     names = [layer if product == "kernel" else f"{layer} {product}" for layer, product, _ in rows]
@@ -101,6 +102,7 @@ def plot(plan, path):
         if plan.perturbation:
             axis.plot([i for i, _ in here], [s.mantissa_bits for _, s in here], "k_", label="used")
         axis.set_ylabel(f"{which}: mantissa bits")
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(axis="y", alpha=0.3)
     axes[0].legend(ncols=4, fontsize="small")
     axes[-1].set_xticks(range(len(rows)), names, rotation=90, fontsize="small")
