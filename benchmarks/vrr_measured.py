@@ -125,11 +125,17 @@ def agreement(cells):
     found = []
     for rounding in ROUNDINGS:
         for key in ("noise_rule", "noise_refined"):
-            ratios = [
-                c["noise"] / c[key]
+            sums = [
+                c
                 for c in select(cells, rounding=rounding)
                 if c["noise_refined"] <= 0.03
                 and (chunk_of(c["chunk"], c["n"]) or c["n"]) >= 4.0 ** (c["m"] - PRODUCT_BITS + 1)
+            ]
+            ratios = [c["noise"] / c[key] for c in sums]
+            # Sums whose interval has a part within 10 %: what the ensemble can tell.
+            near = [
+                c["noise_interval"][0] <= 1.1 * c[key] and c["noise_interval"][1] >= 0.9 * c[key]
+                for c in sums
             ]
             if ratios:
                 found.append(
@@ -138,6 +144,7 @@ def agreement(cells):
                         "rule": key,
                         "sums": len(ratios),
                         "within_10_percent": sum(abs(r - 1) <= 0.1 for r in ratios),
+                        "interval_within_10_percent": sum(near),
                         "smallest": min(ratios),
                         "largest": max(ratios),
                     }
@@ -233,7 +240,7 @@ def main():
         with Progress(console=console) as progress:
             task = progress.add_task("measuring", total=sum(n for n, _ in jobs))
             for n, rounding in jobs:
-                samples = int(arguments.scale * max(256, min(4096, 2**28 // n)))
+                samples = int(arguments.scale * max(1024, min(4096, 2**28 // n)))
                 path = folder / f"{n}_{rounding}_{samples}.json"
                 if not path.exists():
                     partial = path.with_suffix(".partial")
@@ -251,7 +258,8 @@ def main():
     console.print(agreement_table(cells))
     for a in agreement(cells):
         console.print(
-            f"{a['rounding']}, {a['rule']}: {a['within_10_percent']} of {a['sums']} within 10 % "
+            f"{a['rounding']}, {a['rule']}: {a['within_10_percent']} of {a['sums']} within 10 %, "
+            f"{a['interval_within_10_percent']} with their 95 % intervals "
             f"({a['smallest']:.2f} to {a['largest']:.2f})"
         )
     record = {

@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from compat import needs_keras_3
 
 import tf_lowprec as lp
 from tf_lowprec import cli
@@ -140,11 +139,17 @@ def test_errors_are_one_line_and_exit_1(command, message, capsys, monkeypatch):
     assert message in line
 
 
-@needs_keras_3
-def test_saved_models_are_refused_by_keras_3_with_the_way_out(capsys, tmp_path):
-    small_model().export(tmp_path / "saved")
-    assert cli.main(["plan", str(tmp_path / "saved"), "--batch-size", "4"]) == 1
-    assert "save the model as .keras" in capsys.readouterr().err
+def test_plan_of_a_saved_model(capsys, tmp_path):
+    model, folder, json = small_model(), str(tmp_path / "saved"), str(tmp_path / "plan.json")
+    model.export(folder)
+    assert cli.main(["plan", folder, "--batch-size", "32", "--json", json]) == 0
+    got = lp.analysis.Plan.from_json(json).sums
+    want = lp.analysis.plan(model, 32).sums
+    assert [(s.which, s.n, s.mantissa_bits, s.is_last) for s in got] == [
+        (s.which, s.n, s.mantissa_bits, s.is_last) for s in want
+    ]
+    assert cli.main(["plan", folder, "--batch-size", "32", "--data", "mnist"]) == 1
+    assert "a SavedModel is a graph" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tf_lowprec import analysis, datasets
+from tf_lowprec.analysis.saved_model import plan_saved_model
 from tf_lowprec.formats import FloatFormat, Rounding
 from tf_lowprec.precision import Accumulator
 
@@ -128,26 +129,36 @@ def _add_vrr(commands):
 
 def _plan(options):
     console = _console()
-    with Console(stderr=True).status(f"loading {options.model}"):
-        model = _load(options.model)
-        data, loss = None, None
-        if options.data:
-            data = _data(options.data, model, options.batch_size)
-            loss = None if getattr(model, "loss", None) else _classification_loss(model, data)
-    with Console(stderr=True).status("planning"):
-        plan = analysis.plan(
-            model,
-            options.batch_size,
-            options.operand,
-            options.chunk,
-            data,
-            rule=options.rule,
-            cutoff=options.cutoff,
-            noise_to_signal=options.noise,
-            rounding=options.rounding,
-            loss=loss,
-            input_shape=options.input_shape,
-        )
+    rules = {
+        "operand": options.operand,
+        "chunk": options.chunk,
+        "rule": options.rule,
+        "cutoff": options.cutoff,
+        "noise_to_signal": options.noise,
+        "rounding": options.rounding,
+    }
+    with Console(stderr=True).status(f"planning {options.model}"):
+        if pathlib.Path(options.model).is_dir():
+            if options.data or options.input_shape:
+                raise ValueError(
+                    "--data and --input-shape need the layers of a .keras file or a function; a "
+                    "SavedModel is a graph"
+                )
+            plan = plan_saved_model(options.model, options.batch_size, **rules)
+        else:
+            model = _load(options.model)
+            data, loss = None, None
+            if options.data:
+                data = _data(options.data, model, options.batch_size)
+                loss = getattr(model, "loss", None) or _classification_loss(model, data)
+            plan = analysis.plan(
+                model,
+                options.batch_size,
+                data=data,
+                loss=loss,
+                input_shape=options.input_shape,
+                **rules,
+            )
     plan = plan.perturb(options.perturb)
     console.print(plan.table())
     if options.plot:
@@ -217,8 +228,6 @@ def _load(name):
         except (ImportError, AttributeError) as error:
             raise ValueError(f"model {name!r}: {error}") from None
         model = build()
-    elif path.is_dir():
-        model = _load_saved_model(path)
     elif path.suffix in (".keras", ".h5"):
         if not path.exists():
             raise ValueError(f"model {name!r}: no such file")
@@ -231,18 +240,6 @@ def _load(name):
     if not isinstance(model, tf.keras.Model):
         raise ValueError(f"model {name!r} gives {type(model).__name__}, not a tf.keras.Model")
     return model
-
-
-def _load_saved_model(path):
-    if not (path / "saved_model.pb").exists():
-        raise ValueError(f"model '{path}' is a folder without saved_model.pb")
-    try:
-        return tf.keras.models.load_model(path)
-    except ValueError:
-        raise ValueError(
-            f"model '{path}': Keras 3 cannot restore the layers of a SavedModel; save the model as "
-            ".keras, or set TF_USE_LEGACY_KERAS=1 for one that Keras 2 wrote"
-        ) from None
 
 
 def _data(name, model, batch_size):

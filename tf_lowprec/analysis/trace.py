@@ -14,7 +14,7 @@ from tf_lowprec._keras import native, sublayers
 from tf_lowprec.analysis.gemms import has_known_products, is_stock, products
 
 # Graph ops that multiply and add up.
-_PRODUCT_OPS = frozenset(
+PRODUCT_OPS = frozenset(
     {
         *("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "XlaEinsum"),
         *("SparseMatMul", "SparseTensorDenseMatMul", "XlaDot", "XlaDotV2"),
@@ -24,7 +24,7 @@ _PRODUCT_OPS = frozenset(
         *("Lowprec>MatMul", "Lowprec>MatMulPasses", "Lowprec>Conv2D", "Lowprec>Conv2DPasses"),
     }
 )
-_OPAQUE_OPS = frozenset(["PyFunc", "PyFuncStateless", "EagerPyFunc", "NumpyFunction"])
+OPAQUE_OPS = frozenset(["PyFunc", "PyFuncStateless", "EagerPyFunc", "NumpyFunction"])
 _STOPS = frozenset(["StopGradient", "PreventGradient"])
 
 
@@ -292,9 +292,9 @@ def _own_weights(layer):
 
 def _products_of(operation, graph):
     """Types of the product ops that an op is, or holds in a function that it calls."""
-    if operation.type in _PRODUCT_OPS | _OPAQUE_OPS:
+    if operation.type in PRODUCT_OPS | OPAQUE_OPS:
         return {operation.type}
-    names = _called_functions(operation.node_def)
+    names = called_functions(operation.node_def)
     if not names:
         return set()
     library = {f.signature.name: f for f in graph.as_graph_def().library.function}
@@ -305,13 +305,13 @@ def _products_of(operation, graph):
             continue
         seen.add(name)
         for node in library[name].node_def:
-            if node.op in _PRODUCT_OPS | _OPAQUE_OPS:
+            if node.op in PRODUCT_OPS | OPAQUE_OPS:
                 found.add(node.op)
-            names |= _called_functions(node)
+            names |= called_functions(node)
     return found
 
 
-def _called_functions(node):
+def called_functions(node):
     names = set()
     for value in node.attr.values():
         if value.HasField("func"):
