@@ -10,9 +10,7 @@ kept in results/accumulator_bits/ and not done again. Writes accumulator_bits.js
 
 import argparse
 import json
-import os
 import pathlib
-import platform
 
 import matplotlib
 
@@ -20,6 +18,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
+from _measure import machine
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -110,7 +109,7 @@ def report(results, arguments, console):
     console.print(table)
     record = {
         "command": "python benchmarks/accumulator_bits.py",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
+        "machine": machine(),
         "epochs": arguments.epochs,
         "seed": SEED,
         "runs": results,

@@ -7,23 +7,13 @@ accumulators with chunk 64, in all three passes. Median of at least 7 timings ea
 take turns. Writes conv2d.json and conv2d.png.
 """
 
-import argparse
-import json
-import os
-import pathlib
-import platform
-import statistics
-import time
+import functools
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+import _measure as measure
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import tf_lowprec as lp
 
@@ -70,25 +60,8 @@ OURS = _passes(lambda x, filters: lp.conv2d(x, filters, GEMM))
 STOCK = _passes(lambda x, filters: tf.nn.conv2d(x, filters, 1, "SAME"))
 
 
-def seconds(functions, arguments, repetitions):
-    times = {name: [] for name in functions}
-    for turn in range(repetitions + 2):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function(*arguments)
-            if turn >= 2:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(t) for name, t in times.items()}
-
-
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="CIFAR's shapes only, fewer turns")
-    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
-    arguments = parser.parse_args()
-    arguments.results.mkdir(parents=True, exist_ok=True)
+    arguments = measure.options(__doc__, quick="CIFAR's shapes only, fewer turns")
     console = Console()
     rows = []
     for batch, side, channels in track(SHAPES[:3] if arguments.quick else SHAPES, console=console):
@@ -98,7 +71,8 @@ def main():
         macs = batch * side**2 * 9 * channels**2
         for name in OURS:
             pair = {"ours": OURS[name], "stock": STOCK[name]}
-            times = seconds(pair, (x, filters, dy), 3 if arguments.quick else 9)
+            bound = {who: functools.partial(f, x, filters, dy) for who, f in pair.items()}
+            times = measure.median_seconds(bound, 3 if arguments.quick else 9)
             rows.append(
                 {
                     "shape": f"{batch}x{side}x{side}x{channels}",
@@ -108,9 +82,9 @@ def main():
                     "ratio": round(times["stock"] / times["ours"], 3),
                 }
             )
-    table = Table(title="3x3 convolutions, E5M2, (1,6,9), chunk 64")
-    for column in ("shape", "pass", "G MAC/s", "TensorFlow's", "ratio", "asked for"):
-        table.add_column(column, justify="left" if column in ("shape", "pass") else "right")
+    columns = ("shape", "pass", "G MAC/s", "TensorFlow's", "ratio", "asked for")
+    title = "3x3 convolutions, E5M2, (1,6,9), chunk 64"
+    table = measure.new_table(title, *columns, left=columns[:2])
     for row in rows:
         table.add_row(
             row["shape"],
@@ -121,14 +95,7 @@ def main():
             f"{ASKED[row['pass']]:.2f}",
         )
     console.print(table)
-    record = {
-        "command": "python benchmarks/conv2d.py",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
-        "cases": rows,
-    }
-    path = arguments.results / "conv2d.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    figure, axes = measure.new_figure(9, 5)
     shapes = list(dict.fromkeys(row["shape"] for row in rows))
     for i, name in enumerate(OURS):
         ratios = [row["ratio"] for row in rows if row["pass"] == name]
@@ -139,9 +106,7 @@ def main():
     axes.set_title("3x3 convolutions with narrow accumulators (dotted: asked for)")
     axes.grid(axis="y", alpha=0.3)
     axes.legend()
-    figure.savefig(arguments.results / "conv2d.png", dpi=120)
-    plt.close(figure)
-    console.print(f"Wrote {path} and {arguments.results}/conv2d.png")
+    measure.write(arguments.results, "conv2d", {"cases": rows}, figure)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ network take turns, epoch by epoch, so that whatever time allows they can be com
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
-import platform
 import time
 
 import matplotlib
@@ -22,6 +20,7 @@ import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
 import tensorflow as tf
+from _measure import machine
 from rich.console import Console
 from rich.table import Table
 
@@ -263,7 +262,7 @@ def report(name, network, trainings, folder, console):
     console.print(table)
     result = {
         "command": f"python benchmarks/fixed_point.py {name}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
+        "machine": machine(),
         "initial_std": network.initial_std,
         "runs": runs,
     }

@@ -13,12 +13,11 @@ import argparse
 import dataclasses
 import functools
 import json
-import os
 import pathlib
-import platform
 
 import numpy as np
 import tensorflow as tf
+from _measure import machine
 from fixed_point import NETWORKS, SEED, build
 from rich.console import Console
 from rich.table import Table
@@ -149,7 +148,7 @@ def main():
         report(name, found, console)
         result = {
             "command": f"python benchmarks/lost_updates.py {name}",
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
+            "machine": machine(),
             "seed": SEED,
             "runs": found,
         }

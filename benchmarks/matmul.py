@@ -7,22 +7,13 @@ accumulator with TensorFlow's own ops, a step for each k, is timed at 256^3. Wri
 matmul.png.
 """
 
-import argparse
-import json
-import os
-import pathlib
-import platform
+import functools
 import statistics
-import time
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+import _measure as measure
 import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import tf_lowprec as lp
 
@@ -76,24 +67,13 @@ def seconds(functions, size, repetitions):
         name: tf.function(lambda lefts, right, f=f: [f(left, right) for left in lefts])
         for name, f in functions.items()
     }
-    times = {name: [] for name in functions}
-    for turn in range(repetitions + 2):
-        for name, function in compiled.items():
-            start = time.perf_counter()
-            function(lefts, right)
-            if turn >= 2:
-                times[name].append((time.perf_counter() - start) / calls)
-    return {name: statistics.median(t) for name, t in times.items()}
+    bound = {name: functools.partial(f, lefts, right) for name, f in compiled.items()}
+    times = measure.median_seconds(bound, repetitions)
+    return {name: time / calls for name, time in times.items()}
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="512^3 at most, fewer turns")
-    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
-    arguments = parser.parse_args()
-    arguments.results.mkdir(parents=True, exist_ok=True)
+    arguments = measure.options(__doc__, quick="512^3 at most, fewer turns")
     console = Console()
     size, repetitions = (512, 3) if arguments.quick else (1024, 9)
 
@@ -107,9 +87,8 @@ def main():
         at[names[0]] = seconds(pair, size, repetitions)
     peer = seconds({FLOAT32: tf.matmul, "TF ops": tf_ops}, 256, 3)
 
-    table = Table(title=f"{size} x {size} x {size}")
-    for column in ("operands, accumulator", "G MAC/s", "ratio to tf.matmul", "asked for"):
-        table.add_column(column, justify="left" if column.startswith("op") else "right")
+    columns = ("operands, accumulator", "G MAC/s", "ratio to tf.matmul", "asked for")
+    table = measure.new_table(f"{size} x {size} x {size}", *columns, left=columns[:1])
     rows = []
     for name, times in at.items():
         rate, ratio = size**3 / times[name] / 1e9, times[FLOAT32] / times[name]
@@ -124,9 +103,13 @@ def main():
     sizes = [64, 128, 256, 512] if arguments.quick else [64, 128, 256, 512, 1024, 2048]
     pair = {name: functions[name] for name in (FLOAT32, SCALING)}
     scaling = {s: seconds(pair, s, 3 if s > 1024 else repetitions) for s in sizes}
-    table = Table(title=f"{SCALING}: time per multiply-accumulate")
-    for column in ("size", "ns", "share of the largest's", "ratio to tf.matmul"):
-        table.add_column(column, justify="right")
+    table = measure.new_table(
+        f"{SCALING}: time per multiply-accumulate",
+        "size",
+        "ns",
+        "share of the largest's",
+        "ratio to tf.matmul",
+    )
     per_mac = {s: times[SCALING] / s**3 * 1e9 for s, times in scaling.items()}
     for s, times in scaling.items():
         table.add_row(
@@ -137,9 +120,7 @@ def main():
         )
     console.print(table)
 
-    record = {
-        "command": "python benchmarks/matmul.py",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
+    values = {
         "size": size,
         "tf_matmul_g_mac_per_s": round(reference, 1),
         "cases": rows,
@@ -149,9 +130,7 @@ def main():
         },
         "scaling_ns_per_mac": {str(s): round(v, 5) for s, v in per_mac.items()},
     }
-    path = arguments.results / "matmul.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    figure, axes = measure.new_figure(9, 5)
     names = [row["case"] for row in rows][::-1]
     axes.barh(names, [row["ratio"] for row in rows][::-1])
     for i, name in enumerate(names):
@@ -159,9 +138,7 @@ def main():
     axes.set_xlabel("speed as a ratio to tf.matmul in float32 (black: asked for)")
     axes.set_title(f"lp.matmul with narrow accumulators, {size}$^3$")
     axes.grid(axis="x", alpha=0.3)
-    figure.savefig(arguments.results / "matmul.png", dpi=120)
-    plt.close(figure)
-    console.print(f"Wrote {path} and {arguments.results}/matmul.png")
+    measure.write(arguments.results, "matmul", values, figure)
 
 
 if __name__ == "__main__":

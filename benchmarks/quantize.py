@@ -5,22 +5,12 @@
 Median of at least 7 timings each; the contenders take turns. Writes quantize.json and quantize.png.
 """
 
-import argparse
-import json
-import os
-import pathlib
-import platform
-import statistics
-import time
+import functools
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+import _measure as measure
 import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import tf_lowprec as lp
 
@@ -54,26 +44,14 @@ def rates(functions, x, repetitions):
     """Elements per second of each function on x, the median over turns."""
     n = int(tf.size(x))
     calls = max(1, (1 << 16) // n)  # small tensors: several calls to a timing
-    seconds = {name: [] for name in functions}
-    for turn in range(repetitions + 2):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            for _ in range(calls):
-                y = function(x)
-            y.device  # eager CPU ops have run when they return  # noqa: B018
-            if turn >= 2:
-                seconds[name].append((time.perf_counter() - start) / calls)
-    return {name: n / statistics.median(times) for name, times in seconds.items()}
+    # Eager CPU ops have run when they return.
+    bound = {name: functools.partial(function, x) for name, function in functions.items()}
+    seconds = measure.median_seconds(bound, repetitions, calls)
+    return {name: n / time for name, time in seconds.items()}
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="up to 1M elements only")
-    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
-    arguments = parser.parse_args()
-    arguments.results.mkdir(parents=True, exist_ok=True)
+    arguments = measure.options(__doc__, quick="up to 1M elements only")
     functions = {"x + 1": plus_one, "TF ops stochastic": tf_stochastic}
     functions |= {name: tf.function(case) for name, case in CASES.items()}
     sizes = [1 << 10, 1 << 14, 1 << 17, 1 << 20]
@@ -88,9 +66,9 @@ def main():
 
     reference = max(n for n in sizes if n <= 1 << 24)
     at = results[reference]
-    table = Table(title=f"{reference:,} elements")
-    for column in ("", "G elements/s", "ratio to x + 1", "ratio to TF ops"):
-        table.add_column(column, justify="left" if not column else "right")
+    table = measure.new_table(
+        f"{reference:,} elements", "", "G elements/s", "ratio to x + 1", "ratio to TF ops"
+    )
     for name, rate in at.items():
         table.add_row(
             name,
@@ -100,16 +78,7 @@ def main():
         )
     console.print(table)
 
-    record = {
-        "command": "python benchmarks/quantize.py",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
-        "elements_per_second": {str(n): r for n, r in results.items()},
-        "reference_size": reference,
-        "ratio_to_plus_one": {k: round(v / at["x + 1"], 3) for k, v in at.items()},
-    }
-    path = arguments.results / "quantize.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = measure.new_figure(8, 5)
     for i, name in enumerate(functions):
         style = {"x + 1": "k--", "TF ops stochastic": "k:"}.get(name, f"C{i}.-")
         axes.loglog(sizes, [results[n][name] / 1e9 for n in sizes], style, label=name)
@@ -118,9 +87,12 @@ def main():
     axes.set_title("lp.quantize against x + 1 and against TF ops")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(arguments.results / "quantize.png", dpi=120)
-    plt.close(figure)
-    console.print(f"Wrote {path} and {arguments.results}/quantize.png")
+    values = {
+        "elements_per_second": {str(n): r for n, r in results.items()},
+        "reference_size": reference,
+        "ratio_to_plus_one": {k: round(v / at["x + 1"], 3) for k, v in at.items()},
+    }
+    measure.write(arguments.results, "quantize", values, figure)
 
 
 if __name__ == "__main__":

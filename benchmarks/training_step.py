@@ -7,17 +7,12 @@ itself on the step's shapes; then where a step's time goes: of 5 profiles of 50 
 median length. Writes training_step.json.
 """
 
-import argparse
 import collections
-import json
-import os
 import pathlib
-import platform
 import re
-import statistics
 import tempfile
-import time
 
+import _measure as measure
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
@@ -71,15 +66,8 @@ def epoch(model, images, labels):
 
 def median_ms(functions, calls):
     """Milliseconds per call of each function, the median over turns."""
-    times = {name: [] for name in functions}
-    for turn in range(TURNS + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            for _ in range(calls):
-                function()
-            if turn:
-                times[name].append(1000 * (time.perf_counter() - start) / calls)
-    return {name: statistics.median(t) for name, t in times.items()}
+    times = measure.median_seconds(functions, TURNS, calls, warm_up=1)
+    return {name: 1000 * seconds for name, seconds in times.items()}
 
 
 def parts():
@@ -261,29 +249,22 @@ def profile_table(profiles):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
-    arguments = parser.parse_args()
-    arguments.results.mkdir(parents=True, exist_ok=True)
+    arguments = measure.options(__doc__)
     fits = {name: epoch(make(), *data(STEPS)) for name, make in MODELS.items()}
     steps = median_ms(fits, 1)
     steps = {name: ms / STEPS for name, ms in steps.items()}
     pieces = median_ms(parts(), 10)
     profiles = profile(MODELS)
     baseline = steps["stock Keras, float32"]
-    table = Table(title="MNIST DNN 784-1000-1000-10, batch 100")
-    for column in ("", "ms", "ratio to the stock step"):
-        table.add_column(column, justify="left" if not column else "right")
+    table = measure.new_table(
+        "MNIST DNN 784-1000-1000-10, batch 100", "", "ms", "ratio to the stock step"
+    )
     for name, ms in {**steps, **pieces}.items():
         table.add_row(name, f"{ms:.2f}", f"{ms / baseline:.2f}")
     console = Console()
     console.print(table)
     console.print(profile_table(profiles))
-    record = {
-        "command": "python benchmarks/training_step.py",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
+    values = {
         "milliseconds_per_step": steps,
         "milliseconds_of_parts": pieces,
         "profile": {
@@ -296,9 +277,7 @@ def main():
             for name, parts in profiles.items()
         },
     }
-    path = arguments.results / "training_step.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"Wrote {path}")
+    measure.write(arguments.results, "training_step", values)
 
 
 if __name__ == "__main__":

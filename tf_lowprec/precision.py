@@ -52,6 +52,11 @@ class Accumulator:
         if self.kind != "narrow":
             if (self.format, self.chunk) != (None, None):
                 raise ValueError(f"a {self.kind} accumulator has neither format nor chunk")
+            if self.rounding != Rounding.NEAREST_EVEN:
+                raise ValueError(
+                    f"rounding = {self.rounding.value!r}: a {self.kind} accumulator does not "
+                    "round; Gemm's rounding is that of the result"
+                )
             return
         if not isinstance(self.format, formats.FloatFormat):
             raise ValueError(
@@ -328,7 +333,16 @@ class Policy:
             operand: FloatFormat of the operands; the paper's is (1, 5, 2).
             rounding: of the operands.
             scaling: "amax" scales each operand to its range: see Gemm. None does not.
+
+        Raises:
+            ValueError: an argument that is none of these.
         """
+
+        if not isinstance(operand, formats.FloatFormat):
+            raise ValueError(
+                f"operand = {operand!r} must be a tf_lowprec.FloatFormat, such as FP8_E5M2; for "
+                "fixed point see Policy.fixed_point"
+            )
 
         def each(value, name):
             values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * 3

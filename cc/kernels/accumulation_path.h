@@ -109,7 +109,7 @@ inline PathChoice ChoosePath(const AccumulatorSpec& spec, const OperandSpec& a_s
 
   int lowest = FloatMinExponent(f);
   if (f.specials == Specials::kDlfloat) ++lowest;  // its first binade lacks 2^min
-  const bool gap = !f.subnormals || f.specials == Specials::kDlfloat;
+  const bool gap = HasGapAtZero(f);
   PathChoice choice;
   choice.may_underflow = !zero && quantum < (gap ? lowest : lowest - m);
   if (choice.may_underflow && gap) return {};

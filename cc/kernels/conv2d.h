@@ -9,12 +9,14 @@
 // (i, j) is the position in the filter, ascending in every pass; channels are those of one group.
 // Where the window meets padding, or a strided dy has no element, a term is left out, not added.
 //
-// A block is as many rows and as much of k as fit some megabytes once packed. Threads share out its
-// panels, then its tiles; tiles keep their sums from one block of k to the next.
+// The right operand is packed once, and the image rounded once, as long as they fit some megabytes;
+// otherwise in blocks. A thread takes a panel of rows, gathers it a piece of k at a time, and adds
+// the piece to that panel's tiles.
 #ifndef TF_LOWPREC_CC_KERNELS_CONV2D_H_
 #define TF_LOWPREC_CC_KERNELS_CONV2D_H_
 
 #include <cstdint>
+#include <functional>
 
 #include "cc/kernels/matmul.h"
 
@@ -34,6 +36,16 @@ struct ConvShape {
   LOWPREC_HD int64_t Taps() const { return filter_height * filter_width; }
   LOWPREC_HD int64_t GroupIn() const { return in_channels / groups; }
   LOWPREC_HD int64_t GroupOut() const { return out_channels / groups; }
+};
+
+// Where the pixels of an image lie: pixel (n, h, w) at index
+// (n image_step + h row_step + w + origin) channels.
+struct SourceLayout {
+  int64_t image_step = 0, row_step = 0, origin = 0;
+
+  LOWPREC_HD int64_t Pixel(int64_t image, int64_t h, int64_t w) const {
+    return image * image_step + h * row_step + w + origin;
+  }
 };
 
 // The product of one group.
@@ -68,59 +80,128 @@ struct ConvProduct {
   LOWPREC_HD int64_t SourceChannels() const {
     return pass == ConvPass::kBackward ? shape.out_channels : shape.in_channels;
   }
+  // Of one image; not in kGradient.
+  LOWPREC_HD int64_t RowsOfImage() const {
+    return pass == ConvPass::kForward ? shape.out_height * shape.out_width
+                                      : shape.in_height * shape.in_width;
+  }
+  // Of the left operand's image, as a tensor.
+  LOWPREC_HD SourceLayout Layout() const {
+    return pass == ConvPass::kBackward
+               ? SourceLayout{shape.out_height * shape.out_width, shape.out_width, 0}
+               : SourceLayout{shape.in_height * shape.in_width, shape.in_width, 0};
+  }
   // Elements from one row of the result to the next; columns of group g start at g * Columns().
   LOWPREC_HD int64_t ResultStep() const {
     return pass == ConvPass::kBackward ? shape.in_channels : shape.out_channels;
   }
 };
 
-struct ConvBlock {
+// What a call computes.
+struct ConvTask {
   ConvProduct product;
-  int64_t group = 0;
-  int64_t row_begin = 0, row_end = 0, k_begin = 0, k_end = 0, column_begin = 0, column_end = 0;
-  // The left operand's image: pixels from first_pixel on, rounded.
-  const float* source = nullptr;
-  int64_t first_pixel = 0;
-  // The right operand and its roundings.
+  const float* image = nullptr;  // of the left operand
+  const QuantizeTask* a_stages = nullptr;
+  int num_a_stages = 0;
   const float* b = nullptr;
   const QuantizeTask* b_stages = nullptr;
   int num_b_stages = 0;
-  // From the caller. Ranges gather over all blocks of k.
-  float* packed_a = nullptr;  // [row panels][k][rows]
-  PanelRange* a_range = nullptr;
-  uint8_t* a_padded = nullptr;  // whether a panel has terms that are left out
-  float* packed_b = nullptr;    // [column panels][k][columns]
-  PanelRange* b_range = nullptr;
-  void* tiles = nullptr;          // tile_bytes each
-  float* c = nullptr;             // the whole result
-  bool* out_of_memory = nullptr;  // set where a thread got none
-
+  float* c = nullptr;
   AccumulatorSpec accumulator;
   OperandSpec a_spec, b_spec;
   uint32_t seed[2] = {0, 0};
   uint64_t stream = 0;
+};
 
-  LOWPREC_HD int64_t RowPanels(int rows) const { return (row_end - row_begin + rows - 1) / rows; }
+// A run of k whose left operand need not be packed (TileRun, for every instruction set).
+struct ConvRun {
+  int64_t offset, k_begin, k_end;
+};
+
+// A part of it: groups, panels of rows, k and columns, and the buffers that hold what of the
+// operands belongs to these.
+struct ConvBlock {
+  ConvTask task;
+  int64_t group_begin = 0, group_end = 0, row_begin = 0, row_end = 0;
+  int64_t k_begin = 0, k_end = 0, column_begin = 0, column_end = 0;
+  // Rows fall into stretches of `stretch` rows from row_begin on; a panel does not reach beyond
+  // one.
+  int64_t stretch = 1;
+  const float* source = nullptr;  // the image, rounded
+  SourceLayout layout;
+  PanelRange source_range;
+  float* packed_b = nullptr;      // [groups][column panels][k][columns]
+  PanelRange* b_range = nullptr;  // [groups][column panels]
+  int64_t column_groups = 1;      // into which the column panels are divided, for threads
+  bool* out_of_memory = nullptr;  // set where a thread got none
+  // Where the block has a part of k only: sums and ranges, kept for the next part.
+  void* tiles = nullptr;          // [groups][row panels][column panels], tile_bytes each
+  PanelRange* a_range = nullptr;  // [groups][row panels][column groups]
+  // If the image has its padding around it: what a panel gathers, without packing it.
+  const ConvRun* runs = nullptr;
+  int64_t num_runs = 0;
+
+  LOWPREC_HD int64_t Groups() const { return group_end - group_begin; }
+  LOWPREC_HD int64_t StretchPanels(int rows) const { return (stretch + rows - 1) / rows; }
+  LOWPREC_HD int64_t RowPanels(int rows) const {
+    return (row_end - row_begin) / stretch * StretchPanels(rows);
+  }
   LOWPREC_HD int64_t ColumnPanels(int columns) const {
     return (column_end - column_begin + columns - 1) / columns;
   }
+  LOWPREC_HD int64_t Slices() const { return (k_end - k_begin + kSlice - 1) / kSlice; }
+  static constexpr int64_t kSlice = 1024;  // k's of a panel that are packed together
 };
 
-// The pixels that rows (or, in kGradient, terms) [begin, end) gather from: [*first, *last).
-void ConvSource(const ConvProduct& product, int64_t begin, int64_t end, int64_t* first,
-                int64_t* last);
-
-// One instruction set's functions, each on a range of panels or tiles of a block.
+// How the work is divided, and the memory that it takes (floats but for tiles).
+struct ConvPlan {
+  int64_t group_step, row_step, row_panels, k_step, column_step, column_groups;
+  int64_t stretch;  // of rows; 0: a block's
+  // Whether blocks are of whole images, copied with their padding around them: padded_height by
+  // padded_width pixels, the image's first at (top, left).
+  bool padded;
+  int64_t padded_height, padded_width, top, left;
+  int64_t source_size, packed_size, tile_bytes;
+};
+// One instruction set's functions. PackB works on a range of Groups() x ColumnPanels() x Slices()
+// units, Multiply on one of Groups() x RowPanels() x column_groups; threads may share out both.
 struct Conv2D {
   int rows, columns;
   int64_t tile_bytes;
-  void (*pack_a)(const ConvBlock& block, int64_t begin, int64_t end);
+  QuantizeFn quantize;
+  // Rows [begin, end) of the padded images; ranges merge into `range`.
+  void (*pad)(const ConvBlock& block, const ConvPlan& plan, int64_t first_image, int64_t begin,
+              int64_t end, float* out, PanelRange* range);
   void (*pack_b)(const ConvBlock& block, int64_t begin, int64_t end);
   void (*multiply)(const ConvBlock& block, int64_t begin, int64_t end);
 };
 
+// work(begin, end) over [0, total), in parallel; a unit costs about `cost` cycles.
+using ParallelFor = std::function<void(int64_t total, int64_t cost,
+                                       const std::function<void(int64_t, int64_t)>& work)>;
+
+ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads);
+
+// Buffers of a plan's sizes.
+struct ConvMemory {
+  float* source;
+  float* packed;
+  void* tiles;
+};
+
+// The whole convolution. Returns false if a thread could not get memory.
+bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
+               const ConvMemory& memory, const ParallelFor& parallel_for);
+
 // For the fastest instruction set that this CPU runs (TF_LOWPREC_ISA as in cpu_features.h).
 Conv2D ChooseConv2D();
+
+// The same products, of all groups, on a CUDA stream (a cudaStream_t); in the library if it was
+// built with nvcc. Patches are gathered tile by tile, into shared memory.
+struct GpuConv2DTask : GpuGemmTask {  // a: the image; b: filters, or in kGradient dy
+  ConvProduct product;
+};
+void LaunchConv2D(const GpuConv2DTask& task, void* stream);
 
 }  // namespace tf_lowprec
 

@@ -9,7 +9,11 @@ Conv2D Conv2DAvx2() {
   return {avx2::kRows,
           avx2::kColumns,
           sizeof(avx2::TileTask),
-          avx2::ConvPackA,
+          QuantizeAvx2,
+          [](const ConvBlock& block, const ConvPlan& plan, int64_t first_image, int64_t begin,
+             int64_t end, float* out, PanelRange* range) {
+            avx2::ConvPad(block, plan, first_image, begin, end, out, range, QuantizeAvx2);
+          },
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             avx2::ConvPackB(block, begin, end, QuantizeAvx2);
           },

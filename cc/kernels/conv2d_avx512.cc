@@ -9,7 +9,11 @@ Conv2D Conv2DAvx512() {
   return {avx512::kRows,
           avx512::kColumns,
           sizeof(avx512::TileTask),
-          avx512::ConvPackA,
+          QuantizeAvx512,
+          [](const ConvBlock& block, const ConvPlan& plan, int64_t first_image, int64_t begin,
+             int64_t end, float* out, PanelRange* range) {
+            avx512::ConvPad(block, plan, first_image, begin, end, out, range, QuantizeAvx512);
+          },
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             avx512::ConvPackB(block, begin, end, QuantizeAvx512);
           },

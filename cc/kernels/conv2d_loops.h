@@ -5,55 +5,18 @@
 #include <cstdlib>
 
 #include "cc/kernels/conv2d.h"
+#include "cc/kernels/conv2d_window.h"
 #include "cc/kernels/pack_loops.h"
 #include "cc/kernels/tile_loops.h"
 
 LOWPREC_BEGIN_NAMESPACE
 
-// A pixel of the images that windows belong to: outputs, or in kBackward inputs.
-struct WindowPixel {
-  int64_t image, h, w;
-
-  LOWPREC_HD WindowPixel() {}
-  LOWPREC_HD WindowPixel(const ConvProduct& p, int64_t pixel) {
-    const bool backward = p.pass == ConvPass::kBackward;
-    const int64_t width = backward ? p.shape.in_width : p.shape.out_width;
-    const int64_t height = backward ? p.shape.in_height : p.shape.out_height;
-    w = pixel % width;
-    h = pixel / width % height;
-    image = pixel / (width * height);
-  }
-  // To the next one, without divisions.
-  LOWPREC_HD void Next(int64_t width, int64_t height) {
-    if (++w < width) return;
-    w = 0;
-    if (++h < height) return;
-    h = 0;
-    ++image;
-  }
+// A panel of the left operand, or a piece of it: rows from first_row on, k from k_begin on.
+struct LeftPanel {
+  int64_t group, first_row;
+  int width;  // rows that it has
+  int64_t k_begin, k_end;
 };
-
-// The pixel of the left operand's image under tap (i, j) of a window; -1 where there is none.
-LOWPREC_HD int64_t SourcePixel(const ConvProduct& product, const WindowPixel& at, int64_t i,
-                               int64_t j) {
-  const ConvShape& s = product.shape;
-  if (product.pass == ConvPass::kBackward) {
-    int64_t oh = at.h + s.pad_top - i * s.dilation_height;
-    int64_t ow = at.w + s.pad_left - j * s.dilation_width;
-    if (oh < 0 || ow < 0) return -1;
-    if (s.stride_height > 1 || s.stride_width > 1) {
-      if (oh % s.stride_height != 0 || ow % s.stride_width != 0) return -1;
-      oh /= s.stride_height;
-      ow /= s.stride_width;
-    }
-    if (oh >= s.out_height || ow >= s.out_width) return -1;
-    return (at.image * s.out_height + oh) * s.out_width + ow;
-  }
-  const int64_t h = at.h * s.stride_height - s.pad_top + i * s.dilation_height;
-  const int64_t w = at.w * s.stride_width - s.pad_left + j * s.dilation_width;
-  if (h < 0 || w < 0 || h >= s.in_height || w >= s.in_width) return -1;
-  return (at.image * s.in_height + h) * s.in_width + w;
-}
 
 // Lanes of a panel in kGradient that share tap (i, j): consecutive channels.
 struct ChannelRun {
@@ -61,14 +24,13 @@ struct ChannelRun {
   int lane, lanes;
 };
 
-inline int ChannelRuns(const ConvBlock& block, int64_t first_row, int width, ChannelRun* runs) {
-  const ConvShape& s = block.product.shape;
+inline int ChannelRuns(const ConvShape& s, const LeftPanel& panel, ChannelRun* runs) {
   const int64_t channels = s.GroupIn();
   int count = 0;
-  for (int lane = 0; lane < width; ++count) {
-    const int64_t tap = (first_row + lane) / channels, c = (first_row + lane) % channels;
-    const int lanes = static_cast<int>(Min(channels - c, width - lane));
-    runs[count] = {tap / s.filter_width, tap % s.filter_width, block.group * channels + c, lane,
+  for (int lane = 0; lane < panel.width; ++count) {
+    const int64_t row = panel.first_row + lane, tap = row / channels, c = row % channels;
+    const int lanes = static_cast<int>(Min(channels - c, panel.width - lane));
+    runs[count] = {tap / s.filter_width, tap % s.filter_width, panel.group * channels + c, lane,
                    lanes};
     lane += lanes;
   }
@@ -77,27 +39,26 @@ inline int ChannelRuns(const ConvBlock& block, int64_t first_row, int width, Cha
 
 // kForward and kBackward: lanes are pixels, whose channels under a tap lie side by side. Returns
 // whether terms are left out.
-inline bool PackPixels(const ConvBlock& block, int64_t first_row, int width, float* out) {
-  const ConvProduct& p = block.product;
+inline bool PackPixels(const ConvBlock& block, const LeftPanel& panel, const WindowPixel* at,
+                       float* out) {
+  const ConvProduct& p = block.task.product;
   const ConvShape& s = p.shape;
   const int64_t channels = p.pass == ConvPass::kBackward ? s.GroupOut() : s.GroupIn();
   const int64_t step = p.SourceChannels();
+  const float* source = block.source + panel.group * channels;
   static_assert(kRows % 4 == 0, "lanes in fours");
-  WindowPixel at[kRows];
-  for (int lane = 0; lane < width; ++lane) at[lane] = WindowPixel(p, first_row + lane);
   bool padded = false;
-  int64_t tap = block.k_begin / channels, c = block.k_begin % channels;
-  for (int64_t k = block.k_begin; k < block.k_end; ++tap, c = 0) {
-    const int64_t count = Min(channels - c, block.k_end - k);
-    const int64_t i = tap / s.filter_width, j = tap % s.filter_width;
+  int64_t tap = panel.k_begin / channels, c = panel.k_begin % channels;
+  int64_t i = tap / s.filter_width, j = tap % s.filter_width;
+  for (int64_t k = panel.k_begin; k < panel.k_end; c = 0) {
+    const int64_t count = Min(channels - c, panel.k_end - k);
     const float* from[kRows] = {};
-    for (int lane = 0; lane < width; ++lane) {
-      const int64_t pixel = SourcePixel(p, at[lane], i, j);
+    for (int lane = 0; lane < panel.width; ++lane) {
+      const int64_t pixel = SourcePixel(p, block.layout, at[lane], i, j);
       padded = padded || pixel < 0;
-      if (pixel < 0) continue;
-      from[lane] = block.source + (pixel - block.first_pixel) * step + block.group * channels + c;
+      if (pixel >= 0) from[lane] = source + pixel * step + c;
     }
-    float* to = out + (k - block.k_begin) * kRows;
+    float* to = out + (k - panel.k_begin) * kRows;
     int64_t n = 0;
     for (; n + 4 <= count; n += 4) {
       for (int lane = 0; lane < kRows; lane += 4) {
@@ -114,6 +75,10 @@ inline bool PackPixels(const ConvBlock& block, int64_t first_row, int width, flo
       }
     }
     k += count;
+    if (++j == s.filter_width) {
+      j = 0;
+      ++i;
+    }
   }
   return padded;
 }
@@ -121,22 +86,21 @@ inline bool PackPixels(const ConvBlock& block, int64_t first_row, int width, flo
 // kGradient: a lane is a channel under a tap, and lanes of one tap lie side by side. Returns
 // whether terms are left out.
 template <int kLanes>
-LOWPREC_HD bool PackRun(const ConvBlock& block, const ChannelRun& run, float* out) {
-  const ConvProduct& p = block.product;
+LOWPREC_HD bool PackRun(const ConvBlock& block, const LeftPanel& panel, const ChannelRun& run,
+                        float* out) {
+  const ConvProduct& p = block.task.product;
   const ConvShape& s = p.shape;
   const int lanes = kLanes > 0 ? kLanes : run.lanes;
   bool padded = false;
-  WindowPixel at(p, block.k_begin);
+  WindowPixel at(p, panel.k_begin);
   float* to = out + run.lane;
-  for (int64_t k = block.k_begin; k < block.k_end;) {
-    // A row of dy, or what of it belongs to the block.
-    const int64_t count = Min(s.out_width - at.w, block.k_end - k);
+  for (int64_t k = panel.k_begin; k < panel.k_end;) {
+    // A row of dy, or what of it belongs to the panel.
+    const int64_t count = Min(s.out_width - at.w, panel.k_end - k);
     const int64_t h = at.h * s.stride_height - s.pad_top + run.i * s.dilation_height;
     const bool inside = h >= 0 && h < s.in_height;
     const float* row = block.source + run.channel;
-    if (inside) {
-      row += ((at.image * s.in_height + h) * s.in_width - block.first_pixel) * s.in_channels;
-    }
+    if (inside) row += block.layout.Pixel(at.image, h, 0) * s.in_channels;
     int64_t w = at.w * s.stride_width - s.pad_left + run.j * s.dilation_width;
     for (int64_t n = 0; n < count; ++n, w += s.stride_width, to += kRows) {
       if (inside && w >= 0 && w < s.in_width) {
@@ -154,185 +118,380 @@ LOWPREC_HD bool PackRun(const ConvBlock& block, const ChannelRun& run, float* ou
   return padded;
 }
 
-inline bool PackChannels(const ConvBlock& block, int64_t first_row, int width, float* out) {
-  ChannelRun runs[kRows];
-  const int count = ChannelRuns(block, first_row, width, runs);
+inline bool PackChannels(const ConvBlock& block, const LeftPanel& panel, const ChannelRun* runs,
+                         int count, float* out) {
   bool padded = false;
   for (int r = 0; r < count; ++r) {
     bool some = false;
     switch (runs[r].lanes) {
       case 4:
-        some = PackRun<4>(block, runs[r], out);
+        some = PackRun<4>(block, panel, runs[r], out);
         break;
       case 8:
-        some = PackRun<8>(block, runs[r], out);
+        some = PackRun<8>(block, panel, runs[r], out);
         break;
       case 12:
-        some = PackRun<12>(block, runs[r], out);
+        some = PackRun<12>(block, panel, runs[r], out);
         break;
       default:
-        some = PackRun<0>(block, runs[r], out);
+        some = PackRun<0>(block, panel, runs[r], out);
     }
     padded = padded || some;
   }
   return padded;
 }
 
-inline void ConvPackA(const ConvBlock& block, int64_t begin, int64_t end) {
-  const int64_t length = block.k_end - block.k_begin;
-  for (int64_t panel = begin; panel < end; ++panel) {
-    const int64_t first_row = block.row_begin + panel * kRows;
-    const int width = static_cast<int>(Min(block.row_end - first_row, kRows));
-    float* out = block.packed_a + panel * length * kRows;
-    if (block.product.pass == ConvPass::kGradient) {
-      if (width < kRows) memset(out, 0, static_cast<size_t>(length * kRows) * sizeof(float));
-      block.a_padded[panel] = PackChannels(block, first_row, width, out);
-    } else {
-      block.a_padded[panel] = PackPixels(block, first_row, width, out);
-    }
-    PanelRange range = block.a_range[panel];
-    for (int64_t i = 0; i < length * kRows; ++i) Include(range, out[i]);
-    block.a_range[panel] = range;
-  }
-}
-
 // Panels of the right operand: filters, filters with their channels swapped, or dy.
 inline void ConvPackB(const ConvBlock& block, int64_t begin, int64_t end, QuantizeFn quantize) {
-  const ConvProduct& p = block.product;
+  const ConvProduct& p = block.task.product;
   const ConvShape& s = p.shape;
-  const int64_t length = block.k_end - block.k_begin;
+  const int64_t length = block.k_end - block.k_begin, slices = block.Slices();
+  const int64_t panels = block.ColumnPanels(kColumns);
   PackTask rounding;
-  rounding.stages = block.b_stages;
-  rounding.num_stages = block.num_b_stages;
+  rounding.stages = block.task.b_stages;
+  rounding.num_stages = block.task.num_b_stages;
   constexpr int64_t kPiece = 256;
   alignas(64) float rounded[kPiece];
   const auto load = [&](int64_t index, int64_t count) {  // `count` elements, rounded
-    const float* x = block.b + index;
+    const float* x = block.task.b + index;
     if (rounding.num_stages == 0) return x;
     RoundStages(rounding, x, index, count, rounded, quantize);
     return static_cast<const float*>(rounded);
   };
-  for (int64_t panel = begin; panel < end; ++panel) {
-    const int64_t column = block.column_begin + panel * kColumns;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t panel = unit / slices;
+    const int64_t group = block.group_begin + panel / panels;
+    const int64_t column = block.column_begin + panel % panels * kColumns;
     const int width = static_cast<int>(Min(block.column_end - column, kColumns));
-    float* out = block.packed_b + panel * length * kColumns;
-    if (width < kColumns) memset(out, 0, static_cast<size_t>(length * kColumns) * sizeof(float));
+    const int64_t k_begin = block.k_begin + unit % slices * ConvBlock::kSlice;
+    const int64_t k_end = Min(k_begin + ConvBlock::kSlice, block.k_end);
+    const int64_t size = (k_end - k_begin) * kColumns;
+    float* out = block.packed_b + (panel * length + k_begin - block.k_begin) * kColumns;
+    if (width < kColumns) memset(out, 0, static_cast<size_t>(size) * sizeof(float));
     if (p.pass == ConvPass::kBackward) {
       // Element (k = (tap, o), column = c) is filters[tap, c, o].
       const int64_t outputs = s.GroupOut();
-      for (int64_t k = block.k_begin; k < block.k_end;) {
+      for (int64_t k = k_begin; k < k_end;) {
         const int64_t tap = k / outputs, o = k % outputs;
-        const int64_t count = Min(Min(outputs - o, block.k_end - k), kPiece);
+        const int64_t count = Min(Min(outputs - o, k_end - k), kPiece);
         for (int lane = 0; lane < width; ++lane) {
           const int64_t row = tap * s.GroupIn() + column + lane;
-          const float* from = load(row * s.out_channels + block.group * outputs + o, count);
-          float* to = out + (k - block.k_begin) * kColumns + lane;
+          const float* from = load(row * s.out_channels + group * outputs + o, count);
+          float* to = out + (k - k_begin) * kColumns + lane;
           for (int64_t i = 0; i < count; ++i) to[i * kColumns] = from[i];
         }
         k += count;
       }
+    } else if (width == s.out_channels && rounding.num_stages < 2) {
+      // Rows without a gap, rounded many at a time.
+      for (int64_t k = k_begin; k < k_end;) {
+        const int64_t rows = Min(k_end - k, kPiece / width);
+        const float* from = load(k * width, rows * width);
+        float* to = out + (k - k_begin) * kColumns;
+        for (int64_t i = 0; i < rows; ++i, from += width, to += kColumns) {
+          for (int lane = 0; lane < width; ++lane) to[lane] = from[lane];
+        }
+        k += rows;
+      }
     } else {
-      for (int64_t k = block.k_begin; k < block.k_end; ++k) {
-        const float* from = load(k * s.out_channels + block.group * s.GroupOut() + column, width);
-        float* to = out + (k - block.k_begin) * kColumns;
+      for (int64_t k = k_begin; k < k_end; ++k) {
+        const float* from = load(k * s.out_channels + group * s.GroupOut() + column, width);
+        float* to = out + (k - k_begin) * kColumns;
         for (int lane = 0; lane < width; ++lane) to[lane] = from[lane];
       }
     }
-    PanelRange range = block.b_range[panel];
-    for (int64_t i = 0; i < length * kColumns; ++i) Include(range, out[i]);
-    block.b_range[panel] = range;
+    PanelRange range;
+    for (int64_t i = 0; i < size; ++i) Include(range, out[i]);
+    Merge(block.b_range[panel], range);
   }
 }
 
-// A panel of the left operand with kSkip where terms are left out, for the paths in which adding a
-// zero is not the same: it may change -0, and makes NaN of infinity.
-inline void MarkSkipped(const ConvBlock& block, int64_t panel, const float* packed, float* marked) {
-  const ConvProduct& p = block.product;
+// A panel of the left operand with kLeftOut where terms are left out, for the paths in which adding
+// a zero is not the same: it may change -0, and makes NaN of infinity.
+inline void MarkSkipped(const ConvBlock& block, const LeftPanel& panel, const WindowPixel* at,
+                        const ChannelRun* runs, int run_count, const float* packed, float* marked) {
+  const ConvProduct& p = block.task.product;
   const ConvShape& s = p.shape;
-  const int64_t first_row = block.row_begin + panel * kRows;
-  const int width = static_cast<int>(Min(block.row_end - first_row, kRows));
-  const int64_t size = (block.k_end - block.k_begin) * kRows;
+  const int64_t size = (panel.k_end - panel.k_begin) * kRows;
   for (int64_t i = 0; i < size; ++i) {
-    marked[i] = ToBits<float>(packed[i]) == kSkip ? FromBits<float>(kCanonicalNan) : packed[i];
+    marked[i] = NotLeftOut(packed[i]);
   }
-  const float skip = FromBits<float>(kSkip);
+  const float skip = FromBits<float>(kLeftOut);
   if (p.pass == ConvPass::kGradient) {
-    ChannelRun runs[kRows];
-    const int count = ChannelRuns(block, first_row, width, runs);
-    WindowPixel at(p, block.k_begin);
-    for (int64_t k = block.k_begin; k < block.k_end; ++k, at.Next(s.out_width, s.out_height)) {
-      for (int r = 0; r < count; ++r) {
-        if (SourcePixel(p, at, runs[r].i, runs[r].j) >= 0) continue;
-        float* to = marked + (k - block.k_begin) * kRows + runs[r].lane;
+    WindowPixel pixel(p, panel.k_begin);
+    for (int64_t k = panel.k_begin; k < panel.k_end; ++k, pixel.Next(s.out_width, s.out_height)) {
+      for (int r = 0; r < run_count; ++r) {
+        if (SourcePixel(p, block.layout, pixel, runs[r].i, runs[r].j) >= 0) continue;
+        float* to = marked + (k - panel.k_begin) * kRows + runs[r].lane;
         for (int lane = 0; lane < runs[r].lanes; ++lane) to[lane] = skip;
       }
     }
     return;
   }
   const int64_t channels = p.pass == ConvPass::kBackward ? s.GroupOut() : s.GroupIn();
-  for (int lane = 0; lane < width; ++lane) {
-    const WindowPixel at(p, first_row + lane);
-    for (int64_t k = block.k_begin; k < block.k_end;) {
+  for (int lane = 0; lane < panel.width; ++lane) {
+    for (int64_t k = panel.k_begin; k < panel.k_end;) {
       const int64_t tap = k / channels;
-      const int64_t end = Min((tap + 1) * channels, block.k_end);
-      const bool left_out = SourcePixel(p, at, tap / s.filter_width, tap % s.filter_width) < 0;
+      const int64_t end = Min((tap + 1) * channels, panel.k_end);
+      const bool left_out =
+          SourcePixel(p, block.layout, at[lane], tap / s.filter_width, tap % s.filter_width) < 0;
       for (; k < end; ++k) {
-        if (left_out) marked[(k - block.k_begin) * kRows + lane] = skip;
+        if (left_out) marked[(k - panel.k_begin) * kRows + lane] = skip;
       }
     }
   }
 }
 
-// Tiles in columns of tiles: those that follow each other share a panel of b.
-inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
-  const ConvProduct& p = block.product;
-  const int64_t length = block.k_end - block.k_begin;
-  const int64_t row_panels = block.RowPanels(kRows);
-  TileTask* tiles = static_cast<TileTask*>(block.tiles);
-  float* scratch = nullptr;
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t row_panel = i % row_panels, column_panel = i / row_panels;
-    const int64_t row = block.row_begin + row_panel * kRows;
-    const int64_t column = block.column_begin + column_panel * kColumns;
-    const int64_t element = row * p.ResultStep() + block.group * p.Columns() + column;
-    TileTask& tile = tiles[i];
-    if (block.k_begin == 0) {
-      tile.accumulator = block.accumulator;
-      tile.k = p.Length();
-      tile.random_bits = nullptr;
-      tile.rows = static_cast<int>(Min(block.row_end - row, kRows));
-      tile.columns = static_cast<int>(Min(block.column_end - column, kColumns));
-      StartTile(tile, element, p.ResultStep(), block.seed, block.stream);
+// A piece of a panel of the left operand stays in the first-level cache.
+constexpr int64_t kDepth = 512;
+
+// What a thread needs for one panel of rows at a time.
+struct ConvScratch {
+  alignas(64) float packed[kDepth * kRows];
+  alignas(64) float marked[kDepth * kRows];
+};
+
+// The index-th panel of rows of a group.
+inline LeftPanel PanelAt(const ConvBlock& block, int64_t group, int64_t index) {
+  const int64_t panels = block.StretchPanels(kRows);
+  const int64_t inside = index % panels * kRows;
+  return {group, block.row_begin + index / panels * block.stretch + inside,
+          static_cast<int>(Min(block.stretch - inside, kRows)), block.k_begin, block.k_end};
+}
+
+inline void StartTiles(const ConvBlock& block, const LeftPanel& panel, int64_t first, int64_t last,
+                       TileTask* tiles) {
+  const ConvTask& task = block.task;
+  const ConvProduct& p = task.product;
+  for (int64_t j = first; j < last; ++j) {
+    TileTask& tile = tiles[j - first];
+    const int64_t column = block.column_begin + j * kColumns;
+    tile.accumulator = task.accumulator;
+    tile.k = p.Length();
+    tile.random_bits = nullptr;
+    tile.rows = panel.width;
+    tile.columns = static_cast<int>(Min(block.column_end - column, kColumns));
+    const int64_t element = panel.first_row * p.ResultStep() + panel.group * p.Columns() + column;
+    StartTile(tile, element, p.ResultStep(), task.seed, task.stream);
+  }
+}
+
+inline void StoreTiles(const ConvBlock& block, const LeftPanel& panel, int64_t first, int64_t last,
+                       const TileTask* tiles) {
+  const ConvProduct& p = block.task.product;
+  const int64_t element = panel.first_row * p.ResultStep() + panel.group * p.Columns();
+  for (int64_t j = first; j < last; ++j) {
+    const TileTask& tile = tiles[j - first];
+    float* to = block.task.c + element + block.column_begin + j * kColumns;
+    for (int row = 0; row < tile.rows; ++row, to += p.ResultStep()) {
+      memcpy(to, tile.Result()[row], static_cast<size_t>(tile.columns) * sizeof(float));
     }
-    tile.a = block.packed_a + row_panel * length * kRows;
-    tile.b = block.packed_b + column_panel * length * kColumns;
-    tile.k_begin = block.k_begin;
-    tile.k_end = block.k_end;
-    const PathChoice choice =
-        ChoosePath(block.accumulator, block.a_spec, block.b_spec, block.a_range[row_panel],
-                   block.b_range[column_panel], tile.k, kSupport);
-    tile.masked = block.a_padded[row_panel] != 0 &&
-                  (choice.path == AccumulationPath::kExact || choice.may_underflow);
-    if (tile.masked) {
-      if (scratch == nullptr) {
-        scratch = static_cast<float*>(malloc(static_cast<size_t>(length * kRows) * sizeof(float)));
-        if (scratch == nullptr) {
-          __atomic_store_n(block.out_of_memory, true, __ATOMIC_RELAXED);
-          return;
-        }
-      }
-      MarkSkipped(block, row_panel, tile.a, scratch);
-      tile.a = scratch;
-    }
-    RunTile(tile, choice);
-    if (block.k_end == tile.k) {
-      for (int j = 0; j < tile.rows; ++j) {
-        memcpy(block.c + element + j * p.ResultStep(), tile.Result()[j],
-               static_cast<size_t>(tile.columns) * sizeof(float));
+  }
+}
+
+inline const float* RightPanel(const ConvBlock& block, int64_t group, int64_t column_panel,
+                               int64_t k) {
+  const int64_t index = (group - block.group_begin) * block.ColumnPanels(kColumns) + column_panel;
+  return block.packed_b + (index * (block.k_end - block.k_begin) + k - block.k_begin) * kColumns;
+}
+
+// Adds the block's terms to the tiles of a panel of rows and of the column panels [first, last),
+// which gather them from the padded image itself.
+inline void AddInPlace(const ConvBlock& block, const LeftPanel& panel, int64_t first, int64_t last,
+                       const PathChoice& choice, TileTask* tiles) {
+  const ConvProduct& p = block.task.product;
+  const ConvShape& s = p.shape;
+  const int64_t channels = p.SourceChannels();
+  const TileRun* runs = reinterpret_cast<const TileRun*>(block.runs);
+  static_assert(sizeof(TileRun) == sizeof(ConvRun), "one struct for every instruction set");
+  const bool gradient = p.pass == ConvPass::kGradient;
+  const float* lanes[kRows];
+  const float* together = nullptr;
+  if (gradient) {
+    const int64_t tap = panel.first_row / s.GroupIn(), c = panel.first_row % s.GroupIn();
+    const int64_t i = tap / s.filter_width, j = tap % s.filter_width;
+    together = block.source +
+               (i * s.dilation_height * block.layout.row_step + j * s.dilation_width) * channels +
+               panel.group * s.GroupIn() + c;
+  } else {
+    const bool backward = p.pass == ConvPass::kBackward;
+    const int64_t group_channels = backward ? s.GroupOut() : s.GroupIn();
+    const int64_t stride_h = backward ? 1 : s.stride_height,
+                  stride_w = backward ? 1 : s.stride_width;
+    WindowPixel at(p, panel.first_row);
+    const int64_t first_image = block.row_begin / p.RowsOfImage();
+    for (int lane = 0; lane < kRows; ++lane) {
+      const int64_t pixel = (at.image - first_image) * block.layout.image_step +
+                            at.h * stride_h * block.layout.row_step + at.w * stride_w;
+      lanes[lane] = block.source + pixel * channels + panel.group * group_channels;
+      if (lane + 1 < panel.width) {
+        at.Next(backward ? s.in_width : s.out_width, backward ? s.in_height : s.out_height);
       }
     }
   }
-  free(scratch);
+  // Some runs at a time, so that what the lanes gather stays in the cache.
+  for (int64_t begin = 0, end = 0; begin < block.num_runs; begin = end) {
+    const int64_t k_begin = runs[begin].k_begin;
+    end = begin + 1;
+    while (end < block.num_runs && (!gradient || runs[end].k_end - k_begin <= kDepth)) ++end;
+    for (int64_t j = first; j < last; ++j) {
+      TileTask& tile = tiles[j - first];
+      tile.a = together;
+      tile.lanes = lanes;
+      tile.left_step = s.stride_width * channels;
+      tile.runs = runs + begin;
+      tile.k_begin = k_begin;
+      tile.k_end = runs[end - 1].k_end;
+      tile.b = RightPanel(block, panel.group, j, k_begin);
+      if (gradient) {
+        RunFastTile<LeftLayout::kLanesTogether>(tile, choice);
+      } else {
+        RunFastTile<LeftLayout::kLanesApart>(tile, choice);
+      }
+    }
+  }
+}
+
+// The same for any operands, from pieces of the panel that are packed.
+inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, int64_t last,
+                      TileTask* tiles, PanelRange* range, ConvScratch* scratch) {
+  const ConvTask& task = block.task;
+  const ConvProduct& p = task.product;
+  const bool gradient = p.pass == ConvPass::kGradient;
+  const int64_t group_panels = (panel.group - block.group_begin) * block.ColumnPanels(kColumns);
+  WindowPixel at[kRows];
+  ChannelRun runs[kRows];
+  int run_count = 0;
+  if (gradient) {
+    run_count = ChannelRuns(p.shape, panel, runs);
+    if (panel.width < kRows) memset(scratch->packed, 0, sizeof(scratch->packed));
+  } else {
+    for (int lane = 0; lane < panel.width; ++lane) {
+      at[lane] = WindowPixel(p, panel.first_row + lane);
+    }
+  }
+  for (panel.k_begin = block.k_begin; panel.k_begin < block.k_end; panel.k_begin = panel.k_end) {
+    panel.k_end = Min(panel.k_begin + kDepth, block.k_end);
+    const bool padded = gradient ? PackChannels(block, panel, runs, run_count, scratch->packed)
+                                 : PackPixels(block, panel, at, scratch->packed);
+    PanelRange seen = *range;
+    const int64_t size = (panel.k_end - panel.k_begin) * kRows;
+    for (int64_t i = 0; i < size; ++i) Include(seen, scratch->packed[i]);
+    *range = seen;
+    bool is_marked = false;
+    for (int64_t j = first; j < last; ++j) {
+      TileTask& tile = tiles[j - first];
+      tile.a = scratch->packed;
+      tile.b = RightPanel(block, panel.group, j, panel.k_begin);
+      tile.k_begin = panel.k_begin;
+      tile.k_end = panel.k_end;
+      const PathChoice choice = ChoosePath(task.accumulator, task.a_spec, task.b_spec, seen,
+                                           block.b_range[group_panels + j], tile.k, kSupport);
+      tile.masked = padded && !TakesAnyLayout(choice);
+      if (tile.masked) {
+        if (!is_marked) {
+          MarkSkipped(block, panel, at, runs, run_count, scratch->packed, scratch->marked);
+        }
+        is_marked = true;
+        tile.a = scratch->marked;
+      }
+      RunTile(tile, choice);
+    }
+  }
+}
+
+inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
+  const ConvTask& task = block.task;
+  const int64_t row_panels = block.RowPanels(kRows), column_panels = block.ColumnPanels(kColumns);
+  const int64_t most = (column_panels + block.column_groups - 1) / block.column_groups;
+  const int64_t tiles_size = block.tiles == nullptr ? most : 0;
+  // Memory of the thread's own: pieces of the left operand, and sums unless they are kept.
+  const size_t bytes =
+      sizeof(ConvScratch) + static_cast<size_t>(tiles_size) * sizeof(TileTask) + 64;
+  char* memory = static_cast<char*>(malloc(bytes));
+  if (memory == nullptr) {
+    __atomic_store_n(block.out_of_memory, true, __ATOMIC_RELAXED);
+    return;
+  }
+  char* aligned = memory + (64 - reinterpret_cast<uintptr_t>(memory) % 64) % 64;
+  ConvScratch* scratch = reinterpret_cast<ConvScratch*>(aligned);
+  TileTask* own = reinterpret_cast<TileTask*>(aligned + sizeof(ConvScratch));
+  // One way for the whole block, if all its values allow it.
+  PathChoice choice;
+  if (block.num_runs > 0) {
+    PanelRange all;
+    for (int64_t i = 0; i < block.Groups() * column_panels; ++i) {
+      all.max_bits = Max(all.max_bits, block.b_range[i].max_bits);
+      all.min_bits_minus_1 = Min(all.min_bits_minus_1, block.b_range[i].min_bits_minus_1);
+    }
+    choice = ChoosePath(task.accumulator, task.a_spec, task.b_spec, block.source_range, all,
+                        task.product.Length(), kSupport);
+  }
+  const bool in_place = block.num_runs > 0 && TakesAnyLayout(choice);
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t row_panel = unit / block.column_groups % row_panels;
+    const int64_t group = unit / block.column_groups / row_panels;
+    const int64_t first = Min(unit % block.column_groups * most, column_panels);
+    const int64_t last = Min(first + most, column_panels);
+    if (first == last) continue;
+    const LeftPanel panel = PanelAt(block, block.group_begin + group, row_panel);
+    TileTask* tiles = own;
+    PanelRange own_range, *range = &own_range;
+    if (block.tiles != nullptr) {
+      const int64_t index = group * row_panels + row_panel;
+      tiles = static_cast<TileTask*>(block.tiles) + index * column_panels + first;
+      range = block.a_range + index * block.column_groups + unit % block.column_groups;
+    }
+    if (block.k_begin == 0) StartTiles(block, panel, first, last, tiles);
+    if (in_place) {
+      AddInPlace(block, panel, first, last, choice, tiles);
+    } else {
+      AddPacked(block, panel, first, last, tiles, range, scratch);
+    }
+    if (block.k_end == task.product.Length()) StoreTiles(block, panel, first, last, tiles);
+  }
+  free(memory);
+}
+
+// Copies rows of images, rounded, with their padding around them: [begin, end) of the block's
+// padded rows. `plan` and the block's first image say where from.
+inline void ConvPad(const ConvBlock& block, const ConvPlan& plan, int64_t first_image,
+                    int64_t begin, int64_t end, float* out, PanelRange* range,
+                    QuantizeFn quantize) {
+  const ConvTask& task = block.task;
+  const ConvProduct& p = task.product;
+  const bool backward = p.pass == ConvPass::kBackward;
+  const int64_t height = backward ? p.shape.out_height : p.shape.in_height;
+  const int64_t width = backward ? p.shape.out_width : p.shape.in_width;
+  const int64_t channels = p.SourceChannels();
+  PackTask rounding;
+  rounding.stages = task.a_stages;
+  rounding.num_stages = task.num_a_stages;
+  PanelRange seen;
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t h = row % plan.padded_height - plan.top;
+    float* to = out + row * plan.padded_width * channels;
+    if (h < 0 || h >= height) {
+      memset(to, 0, static_cast<size_t>(plan.padded_width * channels) * sizeof(float));
+      continue;
+    }
+    const int64_t copied = Min(width, plan.padded_width - plan.left);
+    const int64_t size = copied * channels, before = plan.left * channels;
+    const int64_t after = (plan.padded_width - plan.left - copied) * channels;
+    const int64_t index =
+        ((first_image + row / plan.padded_height) * height + h) * width * channels;
+    memset(to, 0, static_cast<size_t>(before) * sizeof(float));
+    if (rounding.num_stages > 0) {
+      RoundStages(rounding, task.image + index, index, size, to + before, quantize);
+    } else {
+      memcpy(to + before, task.image + index, static_cast<size_t>(size) * sizeof(float));
+    }
+    memset(to + before + size, 0, static_cast<size_t>(after) * sizeof(float));
+    PanelRange here = seen;
+    for (int64_t i = 0; i < size; ++i) Include(here, to[before + i]);
+    seen = here;
+  }
+  Merge(*range, seen);
 }
 
 LOWPREC_END_NAMESPACE

@@ -8,7 +8,11 @@ Conv2D Conv2DPortable() {
   return {portable::kRows,
           portable::kColumns,
           sizeof(portable::TileTask),
-          portable::ConvPackA,
+          QuantizePortable,
+          [](const ConvBlock& block, const ConvPlan& plan, int64_t first_image, int64_t begin,
+             int64_t end, float* out, PanelRange* range) {
+            portable::ConvPad(block, plan, first_image, begin, end, out, range, QuantizePortable);
+          },
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             portable::ConvPackB(block, begin, end, QuantizePortable);
           },

@@ -1,7 +1,7 @@
 // Lets a CUDA kernel's body be compiled by the host's compiler too, so that its bits can be
 // compared with the CPU kernel's where there is no GPU. Kernels are written as usual, with
-// LOWPREC_SHARED for __shared__, and launched with LOWPREC_LAUNCH; on the host the launch is a loop
-// over the grid's blocks.
+// LOWPREC_SHARED for __shared__ and LOWPREC_DEVICE for __device__, and launched with
+// LOWPREC_LAUNCH; on the host the launch is a loop over the grid's blocks.
 #ifndef TF_LOWPREC_CC_KERNELS_GPU_SHIM_H_
 #define TF_LOWPREC_CC_KERNELS_GPU_SHIM_H_
 
@@ -14,6 +14,7 @@
 #define LOWPREC_LAUNCH(kernel, blocks, threads, stream, ...) \
   kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
 #define LOWPREC_SHARED __shared__
+#define LOWPREC_DEVICE __device__ __forceinline__
 
 #else
 
@@ -24,6 +25,7 @@
 
 #define __global__
 #define LOWPREC_SHARED static thread_local
+#define LOWPREC_DEVICE inline
 
 namespace tf_lowprec {
 

@@ -91,21 +91,24 @@ struct MatMul {
   static constexpr int64_t kPackRows = 16;  // rows of k in one unit
 };
 
-// The same on a CUDA stream (a cudaStream_t), on device memory; in the library if it was built with
-// nvcc. Operands are not packed: c[batch] = op(a[batch]) op(b[batch]). random_bits are taken modulo
-// 2^16.
-struct GpuMatMulTask {
-  const float* a = nullptr;  // [m, k], or [k, m] if transpose_a
-  const float* b = nullptr;  // [k, n], or [n, k] if transpose_b
+// What the CUDA kernels of narrow accumulators take, in device memory. Operands are not packed.
+struct GpuGemmTask {
+  const float* a = nullptr;
+  const float* b = nullptr;
   float* c = nullptr;
-  int64_t m = 0, n = 0, k = 0, batches = 1;
-  int64_t a_step = 0, b_step = 0;  // elements from one batch to the next
-  bool transpose_a = false, transpose_b = false;
   AccumulatorSpec accumulator;
   uint32_t seed[2] = {0, 0};
   uint64_t stream = 0;
-  int64_t index = 0;  // of c[0] in the whole output
-  const int32_t* random_bits = nullptr;
+  int64_t index = 0;                     // of c[0] in the whole output
+  const int32_t* random_bits = nullptr;  // modulo 2^16
+};
+
+// The same product as MatMul's on a CUDA stream (a cudaStream_t): c[batch] = op(a[batch])
+// op(b[batch]). In the library if it was built with nvcc.
+struct GpuMatMulTask : GpuGemmTask {  // a: [m, k], or [k, m] if transpose_a; b likewise
+  int64_t m = 0, n = 0, k = 0, batches = 1;
+  int64_t a_step = 0, b_step = 0;  // elements from one batch to the next
+  bool transpose_a = false, transpose_b = false;
 };
 void LaunchMatMul(const GpuMatMulTask& task, void* stream);
 

@@ -2,5 +2,5 @@
 #include "cc/kernels/matmul_gpu.h"
 
 namespace tf_lowprec {
-void LaunchMatMul(const GpuMatMulTask& task, void* stream) { LaunchMatMulRounding(task, stream); }
+void LaunchMatMul(const GpuMatMulTask& task, void* stream) { LaunchMatMulTiles(task, stream); }
 }  // namespace tf_lowprec

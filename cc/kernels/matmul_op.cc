@@ -216,12 +216,6 @@ class MatMulGpuOp : public MatMulOpBase {
   void Run(OpKernelContext* ctx, const Tensor& a, const Tensor& b, const MatMulBCast& broadcast,
            const MatMulTask& task, float* c, int64_t size) override {
     GpuMatMulTask gpu;
-    Tensor rounded_a, rounded_b;
-    OP_REQUIRES_OK(ctx, Round(ctx, a, gemm_.a, task.seed, &rounded_a));
-    OP_REQUIRES_OK(ctx, Round(ctx, b, gemm_.b, task.seed, &rounded_b));
-    gpu.a = rounded_a.flat<float>().data();
-    gpu.b = rounded_b.flat<float>().data();
-    gpu.c = c;
     gpu.m = task.m;
     gpu.n = task.n;
     gpu.k = task.k;
@@ -229,54 +223,30 @@ class MatMulGpuOp : public MatMulOpBase {
     gpu.b_step = task.k * task.n;
     gpu.transpose_a = transpose_a_;
     gpu.transpose_b = transpose_b_;
-    gpu.accumulator = task.accumulator;
-    gpu.seed[0] = task.seed[0];
-    gpu.seed[1] = task.seed[1];
-    gpu.stream = task.stream;
     gpu.random_bits = task.random_bits;
     const int64_t batches = broadcast.output_batch_size();
-    if (!broadcast.IsBroadcastingRequired()) {
-      gpu.batches = batches;
-      LaunchMatMul(gpu, CudaStream(ctx));
-    } else {
+    const auto launch = [&](const GpuMatMulTask& whole) {
+      GpuMatMulTask part = whole;
+      if (!broadcast.IsBroadcastingRequired()) {
+        part.batches = batches;
+        return LaunchMatMul(part, CudaStream(ctx));
+      }
       for (int64_t batch = 0; batch < batches; ++batch) {
-        GpuMatMulTask part = gpu;
-        part.a += broadcast.x_batch_indices()[batch] * gpu.a_step;
-        part.b += broadcast.y_batch_indices()[batch] * gpu.b_step;
-        part.index = batch * gpu.m * gpu.n;
-        part.c += part.index;
-        if (part.random_bits != nullptr) part.random_bits += part.index * task.Steps();
+        part.a = whole.a + broadcast.x_batch_indices()[batch] * whole.a_step;
+        part.b = whole.b + broadcast.y_batch_indices()[batch] * whole.b_step;
+        part.index = batch * whole.m * whole.n;
+        part.c = whole.c + part.index;
+        if (whole.random_bits != nullptr) {
+          part.random_bits = whole.random_bits + part.index * task.Steps();
+        }
         LaunchMatMul(part, CudaStream(ctx));
       }
-    }
-    if (gemm_.rounds_output) {
-      QuantizeTask output = gemm_.output;
-      output.x32 = output.y = c;
-      SetSeed(task.seed, &output);
-      LaunchQuantize(output, size, CudaStream(ctx));
-    }
+    };
+    OP_REQUIRES_OK(ctx, MultiplyOnGpu(ctx, gemm_, a, b, task.seed, c, size, gpu, launch));
   }
 
   // On the device; the kernel takes them modulo 2^16.
   absl::Status CheckRandomBits(const int32_t*, int64_t) const override { return absl::OkStatus(); }
-
- private:
-  // x after its roundings; x itself if there are none.
-  absl::Status Round(OpKernelContext* ctx, const Tensor& x, const OperandRounding& rounding,
-                     const uint32_t seed[2], Tensor* out) const {
-    *out = x;
-    if (rounding.stages.empty() || x.NumElements() == 0) return absl::OkStatus();
-    TF_RETURN_IF_ERROR(ctx->allocate_temp(::tensorflow::DT_FLOAT, x.shape(), out));
-    const float* from = x.flat<float>().data();
-    for (QuantizeTask stage : rounding.stages) {
-      stage.x32 = from;
-      stage.y = out->flat<float>().data();
-      SetSeed(seed, &stage);
-      LaunchQuantize(stage, x.NumElements(), CudaStream(ctx));
-      from = stage.y;
-    }
-    return absl::OkStatus();
-  }
 };
 
 REGISTER_KERNEL_BUILDER(Name("Lowprec>MatMul").Device(::tensorflow::DEVICE_GPU).HostMemory("seed"),

@@ -39,6 +39,9 @@ inline absl::Status GetOperand(::tensorflow::OpKernelConstruction* ctx, const st
     if (!ParseRounding(roundings[i], &rounding)) {
       return InvalidArgument(name, "_roundings: unknown rounding '", roundings[i], "'");
     }
+    if (streams[i] < 0) {
+      return InvalidArgument(name, "_streams has ", streams[i], "; it must be in 0..2^63-1");
+    }
     out->stages.push_back(MakeQuantizeTask(format, rounding, streams[i]));
     const FloatFormat& f = format.floating;
     const int word = format.fixed.integer_bits + format.fixed.fractional_bits;
@@ -106,6 +109,56 @@ inline void RoundSharded(::tensorflow::OpKernelContext* ctx, QuantizeTask task,
     quantize(task, begin * kQuantizeGrain, std::min(end * kQuantizeGrain, n));
   });
 }
+
+#if GOOGLE_CUDA
+// Rounds n elements from x to y, or in place, all in device memory.
+inline void RoundOnGpu(::tensorflow::OpKernelContext* ctx, QuantizeTask task,
+                       const uint32_t seed[2], const float* x, float* y, int64_t n) {
+  task.x32 = x;
+  task.y = y;
+  SetSeed(seed, &task);
+  LaunchQuantize(task, n, CudaStream(ctx));
+}
+
+// x after its roundings; x itself if there are none.
+inline absl::Status RoundOperandOnGpu(::tensorflow::OpKernelContext* ctx,
+                                      const ::tensorflow::Tensor& x,
+                                      const OperandRounding& rounding, const uint32_t seed[2],
+                                      ::tensorflow::Tensor* out) {
+  *out = x;
+  if (rounding.stages.empty() || x.NumElements() == 0) return absl::OkStatus();
+  TF_RETURN_IF_ERROR(ctx->allocate_temp(::tensorflow::DT_FLOAT, x.shape(), out));
+  const float* from = x.flat<float>().data();
+  float* to = out->flat<float>().data();
+  for (const QuantizeTask& stage : rounding.stages) {
+    RoundOnGpu(ctx, stage, seed, from, to, x.NumElements());
+    from = to;
+  }
+  return absl::OkStatus();
+}
+
+// A product on the GPU: operands rounded into memory of their own, launch(task), the result
+// rounded. `task` has what launch needs but for a, b, c, the accumulator, seed and stream.
+template <typename Task, typename Launch>
+absl::Status MultiplyOnGpu(::tensorflow::OpKernelContext* ctx, const GemmAttributes& gemm,
+                           const ::tensorflow::Tensor& a, const ::tensorflow::Tensor& b,
+                           const uint32_t seed[2], float* c, int64_t size, Task task,
+                           const Launch& launch) {
+  ::tensorflow::Tensor rounded_a, rounded_b;
+  TF_RETURN_IF_ERROR(RoundOperandOnGpu(ctx, a, gemm.a, seed, &rounded_a));
+  TF_RETURN_IF_ERROR(RoundOperandOnGpu(ctx, b, gemm.b, seed, &rounded_b));
+  task.a = rounded_a.flat<float>().data();
+  task.b = rounded_b.flat<float>().data();
+  task.c = c;
+  task.accumulator = gemm.accumulator;
+  task.seed[0] = seed[0];
+  task.seed[1] = seed[1];
+  task.stream = gemm.stream;
+  launch(task);
+  if (gemm.rounds_output) RoundOnGpu(ctx, gemm.output, seed, c, c, size);
+  return absl::OkStatus();
+}
+#endif  // GOOGLE_CUDA
 
 }  // namespace tf_lowprec
 

@@ -12,14 +12,27 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
+// Where the left operand's elements are. Packed: [k][kRows]. Otherwise k falls into runs, within
+// which a lane's elements lie side by side (kLanesApart, each lane from a pointer of its own), or a
+// step of the lanes does (kLanesTogether, `left_step` from one k to the next).
+enum class LeftLayout { kPacked, kLanesApart, kLanesTogether };
+
+// A run of k: its first element lies at `offset` from the lanes' pointers.
+struct TileRun {
+  int64_t offset, k_begin, k_end;
+};
+
 // A tile on its way: some columns of k after others.
 struct TileTask {
   AccumulatorSpec accumulator;
-  int64_t k = 0;                                 // length of the whole sums
-  const float* a = nullptr;                      // [k_end - k_begin][kRows]
+  int64_t k = 0;  // length of the whole sums
+  const float* a = nullptr;                      // [k_end - k_begin][kRows], or the first lane
   const float* b = nullptr;                      // [k_end - k_begin][kColumns]
   int64_t k_begin = 0, k_end = 0;                // what of k is to be added now
-  bool masked = false;                           // elements of a that are kSkip are left out
+  const float* const* lanes = nullptr;           // of kLanesApart: kRows pointers
+  int64_t left_step = 0;                         // of kLanesTogether
+  const TileRun* runs = nullptr;                 // from k_begin to k_end, unless packed
+  bool masked = false;                           // terms whose a is kLeftOut are left out
   int rows = kRows, columns = kColumns;          // that the result has of the tile
   const int32_t* random_bits = nullptr;          // of the tile's first element
   int64_t row_step = 0;                          // elements from one row of random_bits to the next
@@ -30,9 +43,6 @@ struct TileTask {
 
   const float (*Result() const)[kColumns] { return accumulator.chunk > 0 ? totals : sums; }
 };
-
-// A NaN that no operand holds: they are made canonical where it is used.
-constexpr uint32_t kSkip = 0xFFFFFFFFu;
 
 template <typename F, int... kIndex>
 LOWPREC_HD void ForEachOf(std::integer_sequence<int, kIndex...>, const F& f) {
@@ -64,7 +74,7 @@ inline void StartTile(TileTask& tile, int64_t element, int64_t row_step, const u
                  static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32), key);
       for (int i = 0; i < 4; ++i) {
         if (j + i < 0 || j + i >= kColumns) continue;
-        tile.states[row][j + i] = words.w[i] != 0 ? words.w[i] : 1u;
+        tile.states[row][j + i] = RandomStateOf(words.w[i]);
       }
     }
   }
@@ -87,9 +97,48 @@ LOWPREC_HD void AddChunk(const Step& step, const float (*sums)[kColumns], float 
   });
 }
 
+// Adds the terms of [k, end) to sums; left(i) is a pointer to the lanes of the i-th.
+template <typename Step, int kStepRows, typename Sums, typename States, typename Left>
+LOWPREC_HD void StepTerms(const Step& step, Sums& sums, States& states, const Left& left,
+                          const float* b, int64_t count) {
+  using L = typename Step::Lanes;
+  using V = typename L::Vector;
+  constexpr int kVectors = kColumns / L::kLanes;
+  const auto step_at = [&](const auto& element, const float* right_row) {
+    V right[kVectors];
+    ForEach<kVectors>([&](auto v) { right[v] = L::Load(right_row + v * L::kLanes); });
+    ForEach<kStepRows>([&](auto row) {
+      const V a = L::Set(element(row));
+      ForEach<kVectors>([&](auto v) {
+        constexpr int kIndex = decltype(row)::value * kVectors + decltype(v)::value;
+        sums[kIndex] = step.template Round<kIndex>(sums[kIndex], a, right[v], states[kIndex]);
+      });
+    });
+  };
+  if constexpr (sizeof(typename L::Bits) == 8) {
+    // As doubles in memory, so that the multiply can take them from there.
+    constexpr int64_t kBlock = 32;
+    alignas(64) double wide[kBlock][kStepRows];
+    for (int64_t first = 0; first < count; first += kBlock) {
+      const int block = static_cast<int>(Min(count - first, kBlock));
+      for (int i = 0; i < block; ++i) {
+        ForEach<kStepRows>(
+            [&](auto row) { wide[i][row] = static_cast<double>(left(row, first + i)); });
+      }
+      for (int i = 0; i < block; ++i, b += kColumns) {
+        step_at([&](int row) { return wide[i][row]; }, b);
+      }
+    }
+  } else {
+    for (int64_t i = 0; i < count; ++i, b += kColumns) {
+      step_at([&](int row) { return left(row, i); }, b);
+    }
+  }
+}
+
 // Steps k_begin to k_end of a tile, kStepRows of its rows at a time; noinline keeps it within a
 // rounding mode's scope.
-template <typename Step, int kStepRows>
+template <typename Step, int kStepRows, LeftLayout kLayout>
 __attribute__((noinline)) void StepTile(TileTask& tile) {
   using L = typename Step::Lanes;
   using V = typename L::Vector;
@@ -105,6 +154,7 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
   const DoubleStep double_step(tile.accumulator);
   const bool chunk_in_float = !kNearest || tile.accumulator.mantissa_bits <= 10;
   const int64_t chunk = tile.accumulator.chunk;
+  const TileRun whole = {0, tile.k_begin, tile.k_end};
 
   for (int top = 0; top < kRows; top += kStepRows) {
     typename Step::State states[kStepRows * kVectors];
@@ -113,44 +163,35 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
         states[i].x = L::LoadBits(&tile.states[top + i / kVectors][i % kVectors * L::kLanes]);
       });
     }
-    for (int64_t begin = tile.k_begin; begin < tile.k_end;) {
-      const int64_t end = chunk > 0 ? Min(begin - begin % chunk + chunk, tile.k_end) : tile.k_end;
+    const TileRun* run = kLayout == LeftLayout::kPacked ? &whole : tile.runs;
+    for (int64_t k = tile.k_begin; k < tile.k_end;) {
+      const int64_t end = chunk > 0 ? Min(k - k % chunk + chunk, tile.k_end) : tile.k_end;
       V sums[kStepRows * kVectors];
       ForEach<kStepRows * kVectors>([&](auto i) {
         sums[i] = L::Load(&tile.sums[top + i / kVectors][i % kVectors * L::kLanes]);
       });
-      const float* a = tile.a + (begin - tile.k_begin) * kRows + top;
-      const float* b = tile.b + (begin - tile.k_begin) * kColumns;
-      const auto step_at = [&](const auto* left_row, const float* right_row) {
-        V right[kVectors];
-        ForEach<kVectors>([&](auto v) { right[v] = L::Load(right_row + v * L::kLanes); });
-        ForEach<kStepRows>([&](auto row) {
-          const V left = L::Set(left_row[row]);
-          ForEach<kVectors>([&](auto v) {
-            constexpr int kIndex = decltype(row)::value * kVectors + decltype(v)::value;
-            sums[kIndex] =
-                step.template Round<kIndex>(sums[kIndex], left, right[v], states[kIndex]);
-          });
-        });
-      };
-      if constexpr (sizeof(typename L::Bits) == 8) {
-        // As doubles in memory, so that the multiply can take them from there.
-        constexpr int64_t kBlock = 32;
-        alignas(64) double left[kBlock][kStepRows];
-        for (int64_t k = begin; k < end; k += kBlock) {
-          const int count = static_cast<int>(Min(end - k, kBlock));
-          for (int i = 0; i < count; ++i, a += kRows) {
-            for (int row = 0; row < kStepRows; ++row) left[i][row] = static_cast<double>(a[row]);
-          }
-          for (int i = 0; i < count; ++i, b += kColumns) step_at(left[i], b);
+      while (k < end) {
+        const int64_t stop = Min(end, run->k_end), at = k - run->k_begin;
+        const float* b = tile.b + (k - tile.k_begin) * kColumns;
+        if constexpr (kLayout == LeftLayout::kLanesApart) {
+          const float* lanes[kStepRows];
+          ForEach<kStepRows>(
+              [&](auto row) { lanes[row] = tile.lanes[top + row] + run->offset + at; });
+          StepTerms<Step, kStepRows>(
+              step, sums, states, [&](int row, int64_t i) { return lanes[row][i]; }, b, stop - k);
+        } else {
+          const int64_t left_step = kLayout == LeftLayout::kPacked ? kRows : tile.left_step;
+          const float* a = tile.a + run->offset + at * left_step + top;
+          StepTerms<Step, kStepRows>(
+              step, sums, states, [&](int row, int64_t i) { return a[i * left_step + row]; }, b,
+              stop - k);
         }
-      } else {
-        for (int64_t k = begin; k < end; ++k, a += kRows, b += kColumns) step_at(a, b);
+        k = stop;
+        if (k == run->k_end) ++run;
       }
       ForEach<kStepRows * kVectors>([&](auto i) {
         L::Store(&tile.sums[top + i / kVectors][i % kVectors * L::kLanes], sums[i]);
       });
-      begin = end;
       if (chunk <= 0 || (end % chunk != 0 && end != tile.k)) continue;
       if (chunk_in_float) {
         AddChunk<kStepRows>(float_step, tile.sums + top, tile.totals + top, states);
@@ -196,7 +237,7 @@ __attribute__((noinline)) void ExactTile(TileTask& tile) {
       const float a = tile.a[(k - tile.k_begin) * kRows + row];
       const float* b = tile.b + (k - tile.k_begin) * kColumns;
       draw();
-      if (!tile.masked || ToBits<float>(a) != kSkip) {
+      if (!tile.masked || ToBits<float>(a) != kLeftOut) {
 #pragma GCC ivdep
         for (int j = 0; j < kColumns; ++j) {
           sums[j] = AccumulateStep<kRounding, kGapAtZero>(sums[j], a, b[j], rounder, random[j]);
@@ -214,20 +255,20 @@ __attribute__((noinline)) void ExactTile(TileTask& tile) {
   }
 }
 
-template <typename Step, int kStepRows = kRows>
+template <typename Step, int kStepRows = kRows, LeftLayout kLayout = LeftLayout::kPacked>
 inline void RunSteps(TileTask& tile) {
   if constexpr (Step::kTowardZero) {
     const ScopedRoundTowardZero toward_zero;
-    StepTile<Step, kStepRows>(tile);
+    StepTile<Step, kStepRows, kLayout>(tile);
   } else {
-    StepTile<Step, kStepRows>(tile);
+    StepTile<Step, kStepRows, kLayout>(tile);
   }
 }
 
 inline void RunExact(TileTask& tile) {
   const AccumulatorSpec& spec = tile.accumulator;
   const FloatFormat format = AccumulatorFormat(spec);
-  const bool gap = !format.subnormals || format.specials == Specials::kDlfloat;
+  const bool gap = HasGapAtZero(format);
   switch (static_cast<Rounding>(spec.rounding)) {
     case Rounding::kNearestEven:
       return gap ? ExactTile<Rounding::kNearestEven, true>(tile)
@@ -259,31 +300,49 @@ using LowOddStep = NearestStep<OddLanes, true, true, kMasked>;
 template <bool kMasked>
 using LowTruncateStep = TruncateStep<true, kMasked>;
 
-inline void RunTile(TileTask& tile, const PathChoice& choice) {
-  const bool under = choice.may_underflow;
+// Whether operands need not be packed: in these paths a term that is left out may be a zero.
+inline bool TakesAnyLayout(const PathChoice& choice) {
+  return choice.path != AccumulationPath::kExact && !choice.may_underflow;
+}
+
+// For a choice that TakesAnyLayout.
+template <LeftLayout kLayout>
+inline void RunFastTile(TileTask& tile, const PathChoice& choice) {
   switch (choice.path) {
     case AccumulationPath::kNearest:
-      return under ? RunUnderflow<LowFloatStep, kRows>(tile)
-                   : RunSteps<NearestStep<FloatLanes, false, false>>(tile);
+      return RunSteps<NearestStep<FloatLanes, false, false>, kRows, kLayout>(tile);
     case AccumulationPath::kNearestDouble:
-      return under ? RunUnderflow<LowDoubleStep, kDoubleRows>(tile)
-                   : RunSteps<NearestStep<DoubleLanes, false, false>, kDoubleRows>(tile);
+      return RunSteps<NearestStep<DoubleLanes, false, false>, kDoubleRows, kLayout>(tile);
     case AccumulationPath::kNearestOdd:
-      return under ? RunUnderflow<LowOddStep, kOddRows>(tile)
-                   : RunSteps<NearestStep<OddLanes, false, true>, kOddRows>(tile);
+      return RunSteps<NearestStep<OddLanes, false, true>, kOddRows, kLayout>(tile);
     case AccumulationPath::kFma:
-      return RunSteps<FmaStep>(tile);
+      return RunSteps<FmaStep, kRows, kLayout>(tile);
     case AccumulationPath::kTruncate:
-      return under ? RunUnderflow<LowTruncateStep, kRows>(tile)
-                   : RunSteps<TruncateStep<false>>(tile);
+      return RunSteps<TruncateStep<false>, kRows, kLayout>(tile);
     case AccumulationPath::kStochastic:
       return tile.accumulator.mantissa_bits > 23 - kAccumulatorRandomBits
-                 ? RunSteps<StochasticStep<true>>(tile)
-                 : RunSteps<StochasticStep<false>>(tile);
+                 ? RunSteps<StochasticStep<true>, kRows, kLayout>(tile)
+                 : RunSteps<StochasticStep<false>, kRows, kLayout>(tile);
     case AccumulationPath::kExact:
-      break;
+      return;
   }
-  RunExact(tile);
+}
+
+// A packed tile.
+inline void RunTile(TileTask& tile, const PathChoice& choice) {
+  if (TakesAnyLayout(choice)) return RunFastTile<LeftLayout::kPacked>(tile, choice);
+  switch (choice.path) {
+    case AccumulationPath::kNearest:
+      return RunUnderflow<LowFloatStep, kRows>(tile);
+    case AccumulationPath::kNearestDouble:
+      return RunUnderflow<LowDoubleStep, kDoubleRows>(tile);
+    case AccumulationPath::kNearestOdd:
+      return RunUnderflow<LowOddStep, kOddRows>(tile);
+    case AccumulationPath::kTruncate:
+      return RunUnderflow<LowTruncateStep, kRows>(tile);
+    default:
+      return RunExact(tile);
+  }
 }
 
 LOWPREC_END_NAMESPACE

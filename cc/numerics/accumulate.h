@@ -21,10 +21,19 @@ LOWPREC_HD uint32_t NextRandomState(uint32_t x) {
   return x;
 }
 
-// The state before the first step of output element `index`. The generator has no zero state.
+// The state that a random word stands for: the generator has no zero state.
+LOWPREC_HD uint32_t RandomStateOf(uint32_t word) { return word != 0 ? word : 1u; }
+
+// The state before the first step of output element `index`.
 LOWPREC_HD uint32_t FirstRandomState(uint64_t index, uint64_t stream, PhiloxKey key) {
-  const uint32_t word = RandomWord(index, stream, key);
-  return word != 0 ? word : 1u;
+  return RandomStateOf(RandomWord(index, stream, key));
+}
+
+// In place of a left operand, as bits: the term is left out. A NaN that no operand holds once it
+// went through NotLeftOut.
+constexpr uint32_t kLeftOut = 0xFFFFFFFFu;
+LOWPREC_HD float NotLeftOut(float x) {
+  return ToBits<float>(x) == kLeftOut ? FromBits<float>(kCanonicalNan) : x;
 }
 
 // s + p rounded to odd in 53 bits: if it is inexact, of its two neighbours the one whose last bit

@@ -82,6 +82,11 @@ LOWPREC_HD int FloatMinExponent(const FloatFormat& f) {
   return (f.specials == Specials::kDlfloat ? 0 : 1) - FloatBias(f);
 }
 
+// Whether the values next to zero are farther from it than from each other.
+LOWPREC_HD bool HasGapAtZero(const FloatFormat& f) {
+  return !f.subnormals || f.specials == Specials::kDlfloat;
+}
+
 // Code (exponent and mantissa fields, without the sign) of the largest finite value.
 LOWPREC_HD uint32_t FloatMaxCode(const FloatFormat& f) {
   const uint32_t all_ones = (1u << (f.exponent_bits + f.mantissa_bits)) - 1;

@@ -2,6 +2,8 @@
 // cc/kernels/conv2d_op.cc.
 #include <algorithm>
 
+#include "cc/numerics/window.h"
+#include "cc/ops/gemm_attributes.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -32,16 +34,18 @@ absl::Status Conv2DShape(InferenceContext* c) {
     const auto absurd = [](int64_t value) { return value < 0 || value >= int64_t{1} << 31; };
     if (absurd(strides[axis]) || strides[axis] == 0 || absurd(dilations[axis])) continue;
     if (std::any_of(explicit_paddings.begin(), explicit_paddings.end(), absurd)) continue;
-    const int64_t in = c->Value(c->Dim(x, 1 + axis));
-    const int64_t extent = (c->Value(c->Dim(filters, axis)) - 1) * dilations[axis] + 1;
-    int64_t padded = in;
+    WindowAxis window = {c->Value(c->Dim(x, 1 + axis)),
+                         c->Value(c->Dim(filters, axis)),
+                         strides[axis],
+                         dilations[axis],
+                         padding == "SAME",
+                         0,
+                         0};
     if (explicit_paddings.size() == 4) {
-      padded += explicit_paddings[2 * axis] + explicit_paddings[2 * axis + 1];
+      window.before = explicit_paddings[2 * axis];
+      window.after = explicit_paddings[2 * axis + 1];
     }
-    const int64_t stride = strides[axis];
-    const int64_t size =
-        padding == "SAME" ? (in + stride - 1) / stride : (padded - extent + stride) / stride;
-    out[1 + axis] = c->MakeDim(size > 0 ? size : 0);
+    out[1 + axis] = c->MakeDim(window.Outputs());
   }
   c->set_output(0, c->MakeShape(out));
   return absl::OkStatus();
@@ -56,36 +60,19 @@ absl::Status ShapeOfSizes(InferenceContext* c) {
   return absl::OkStatus();
 }
 
-#define GEMM_ATTRIBUTES                                                                     \
-  .Attr("Tseed: {int32, int64} = DT_INT32")                                                 \
-      .Attr("strides: list(int)")                                                           \
-      .Attr("dilations: list(int)")                                                         \
-      .Attr("padding: {'SAME', 'VALID', 'EXPLICIT'}")                                       \
-      .Attr("explicit_paddings: list(int) = []")                                            \
-      .Attr("groups: int >= 1 = 1")                                                         \
-      .Attr("a_formats: list(string) = []")                                                 \
-      .Attr("a_roundings: list(string) = []")                                               \
-      .Attr("a_streams: list(int) = []")                                                    \
-      .Attr("b_formats: list(string) = []")                                                 \
-      .Attr("b_roundings: list(string) = []")                                               \
-      .Attr("b_streams: list(int) = []")                                                    \
-      .Attr("accumulator: string")                                                          \
-      .Attr(                                                                                \
-          "rounding: {'nearest_even', 'nearest_up', 'stochastic', 'toward_zero'} = "        \
-          "'nearest_even'")                                                                 \
-      .Attr("chunk: int >= 0 = 0")                                                          \
-      .Attr("stream: int >= 0 = 0")                                                         \
-      .Attr("output_format: string = ''")                                                   \
-      .Attr(                                                                                \
-          "output_rounding: {'nearest_even', 'nearest_up', 'stochastic', 'toward_zero'} = " \
-          "'nearest_even'")                                                                 \
-      .Attr("output_stream: int >= 0 = 0")
+#define CONV2D_ATTRIBUTES                             \
+  .Attr("Tseed: {int32, int64} = DT_INT32")           \
+      .Attr("strides: list(int)")                     \
+      .Attr("dilations: list(int)")                   \
+      .Attr("padding: {'SAME', 'VALID', 'EXPLICIT'}") \
+      .Attr("explicit_paddings: list(int) = []")      \
+      .Attr("groups: int >= 1 = 1") LOWPREC_GEMM_ATTRIBUTES
 
 REGISTER_OP("Lowprec>Conv2D")
     .Input("x: float")
     .Input("filters: float")
     .Input("seed: Tseed")
-    .Output("y: float") GEMM_ATTRIBUTES.SetShapeFn(Conv2DShape)
+    .Output("y: float") CONV2D_ATTRIBUTES.SetShapeFn(Conv2DShape)
     .Doc(R"doc(
 Convolution (NHWC, HWIO) in which every partial sum is rounded to `accumulator`.
 
@@ -100,7 +87,7 @@ REGISTER_OP("Lowprec>Conv2DBackpropInput")
     .Input("filters: float")
     .Input("sizes: int32")
     .Input("seed: Tseed")
-    .Output("dx: float") GEMM_ATTRIBUTES.SetShapeFn(ShapeOfSizes)
+    .Output("dx: float") CONV2D_ATTRIBUTES.SetShapeFn(ShapeOfSizes)
     .Doc(R"doc(
 Gradient of Lowprec>Conv2D with respect to x, of shape `sizes`: k = (i, j, output channel), i and j
 the filter's indices as stored; a is dy, b is filters.
@@ -111,7 +98,7 @@ REGISTER_OP("Lowprec>Conv2DBackpropFilter")
     .Input("dy: float")
     .Input("sizes: int32")
     .Input("seed: Tseed")
-    .Output("dfilters: float") GEMM_ATTRIBUTES.SetShapeFn(ShapeOfSizes)
+    .Output("dfilters: float") CONV2D_ATTRIBUTES.SetShapeFn(ShapeOfSizes)
     .Doc(R"doc(
 Gradient of Lowprec>Conv2D with respect to filters, of shape `sizes`: k = (batch, oh, ow); a is x, b is
 dy.

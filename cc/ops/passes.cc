@@ -19,6 +19,7 @@ REGISTER_OP("Lowprec>MatMulPasses")
     .Attr("Tseed: {int32, int64} = DT_INT32")
     .Attr("transpose_a: bool = false")
     .Attr("transpose_b: bool = false")
+    .Attr("has_seed: bool = true")
     .Attr("rounded: bool = true")
     .Attr("forward: string")
     .Attr("backward: string")
@@ -28,6 +29,7 @@ REGISTER_OP("Lowprec>MatMulPasses")
 Passes product = lhs . rhs through, and differentiates it with the BWD and GRAD GEMMs' precisions.
 
 lhs, rhs: The operands, as the forward pass rounded them if `rounded`, else before that.
+has_seed: Whether `seed` is one; without it, stochastic BWD and GRAD products are refused.
 forward, backward, gradient: JSON of tf_lowprec.Gemm.
 )doc");
 
@@ -84,7 +86,7 @@ REGISTER_OP("Lowprec>RoundError")
     .Attr("Tseed: {int32, int64} = DT_INT32")
     .Attr("format: string")
     .Attr("rounding: {'nearest_even', 'nearest_up', 'stochastic', 'toward_zero'} = 'nearest_even'")
-    .Attr("stream: int = 0")
+    .Attr("stream: int >= 0 = 0")
     .SetShapeFn(UnchangedShape)
     .Doc("The identity; the error that flows back through it is rounded to `format`.");
 

@@ -39,7 +39,7 @@ REGISTER_OP("Lowprec>Quantize")
     .Attr("num_random_bits: int >= 0 = 0")
     .Attr("format: string")
     .Attr("rounding: {'nearest_even', 'nearest_up', 'stochastic', 'toward_zero'} = 'nearest_even'")
-    .Attr("stream: int = 0")
+    .Attr("stream: int >= 0 = 0")
     .SetShapeFn(QuantizeShape)
     .Doc(R"doc(
 Rounds each element of x, once, to the nearest (or chosen) value of a number format.
@@ -47,7 +47,8 @@ Rounds each element of x, once, to the nearest (or chosen) value of a number for
 x: Values; float64 is rounded to the format in one step.
 seed: Shape [2], each modulo 2^32: the key of Philox 4x32-10. Read by stochastic rounding only.
 random_bits: At most one tensor of x's shape, with values r in [0, 2^24): used by stochastic
-  rounding instead of Philox, floor(|x| / ulp + r / 2^24).
+  rounding instead of Philox, floor(|x| / ulp + r / 2^24). Checked on a CPU; on a GPU taken modulo
+  2^24.
 y: x's shape; values on the format's grid, carried in float32.
 format: fixed<IL,FL> or float<exponent_bits,mantissa_bits,specials[,saturate][,flush]>.
 stream: Upper half of Philox's counter; the lower half is element index / 4.

@@ -3,99 +3,66 @@
 #include "cc/kernels/matmul_gpu.h"
 
 #include <cstring>
-#include <iostream>
-#include <random>
+#include <tuple>
 #include <vector>
 
 #include "cc/kernels/float_mode.h"
 #include "gtest/gtest.h"
+#include "tests/cc/accumulate_inputs.h"
+#include "tests/cc/matmul_problem.h"
 
 namespace tf_lowprec {
 namespace {
 
-int64_t compared = 0;
+testing::Environment* const kComparisons = testing::AddGlobalTestEnvironment(new Comparisons);
 
-struct Case {
-  int64_t m, n, k;
-  bool transpose_a, transpose_b;
-  AccumulatorSpec accumulator;
-  bool random_bits = false;
-};
-
-// Values of 8 significant bits around 1, and now and then any float32.
-std::vector<float> Inputs(int64_t n, int seed, bool any) {
-  std::mt19937_64 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(n);
-  for (float& value : x) {
-    const uint32_t bits = static_cast<uint32_t>(random());
-    value = any && random() % 64 == 0 ? FromBits<float>(bits)
-                                      : FromBits<float>(ToBits<float>(normal(random)) & ~0xFFFFu);
+// Values of 8 significant bits around 1, and with `any` now and then any float32.
+void Fill(Inputs& inputs, bool any, std::vector<uint32_t>* x) {
+  for (uint32_t& value : *x) {
+    value = any && inputs.OneIn(64) ? static_cast<uint32_t>(inputs.Bits())
+                                    : inputs.Value(inputs.Between(-4, 1), 8);
   }
-  return x;
 }
 
-void ExpectSameBits(const Case& c, bool any_floats) {
-  const ScopedDenormals denormals;
-  const std::vector<float> a = Inputs(c.m * c.k, 1, any_floats);
-  const std::vector<float> b = Inputs(c.k * c.n, 2, any_floats);
-  const MatMul cpu = ChooseMatMul();
-  const auto pack = [&](const std::vector<float>& x, int64_t lanes, bool lanes_last, int width,
-                        std::vector<float>* packed, std::vector<PanelRange>* ranges) {
-    PackTask task;
-    task.x = x.data();
-    task.lanes = lanes;
-    task.k = c.k;
-    task.lanes_last = lanes_last;
-    task.width = width;
-    packed->resize(task.Panels() * width * c.k);
-    ranges->resize(task.Panels());
-    task.packed = packed->data();
-    task.range = ranges->data();
-    cpu.pack(task, 0, MatMul::PackUnits(task));
-  };
-  std::vector<float> packed_a, packed_b, want(c.m * c.n), got(c.m * c.n);
-  std::vector<PanelRange> a_ranges, b_ranges;
-  pack(a, c.m, c.transpose_a, cpu.rows, &packed_a, &a_ranges);
-  pack(b, c.n, !c.transpose_b, cpu.columns, &packed_b, &b_ranges);
-  MatMulTask task;
-  task.a = packed_a.data();
-  task.b = packed_b.data();
-  task.a_range = a_ranges.data();
-  task.b_range = b_ranges.data();
-  task.c = want.data();
-  task.m = c.m;
-  task.n = c.n;
-  task.k = c.k;
-  task.accumulator = c.accumulator;
-  task.seed[0] = 0xDEADBEEF;
-  task.seed[1] = 5;
-  task.stream = 10;
-  std::vector<int32_t> random_bits(c.random_bits ? c.m * c.n * task.Steps() : 0);
-  std::mt19937 random(3);
-  for (int32_t& r : random_bits) r = static_cast<int32_t>(random() >> 16);
-  if (c.random_bits) task.random_bits = random_bits.data();
-  cpu.multiply(task, 0, cpu.Tiles(c.m, c.n));
+Problem MakeProblem(int64_t m, int64_t n, int64_t k, const AccumulatorSpec& accumulator,
+                    bool any = false) {
+  Problem p;
+  p.m = m;
+  p.n = n;
+  p.k = k;
+  p.accumulator = accumulator;
+  p.Resize();
+  Inputs inputs(1);
+  Fill(inputs, any, &p.a);
+  Fill(inputs, any, &p.b);
+  return p;
+}
 
-  GpuMatMulTask gpu;
-  gpu.a = a.data();
-  gpu.b = b.data();
-  gpu.c = got.data();
-  gpu.m = c.m;
-  gpu.n = c.n;
-  gpu.k = c.k;
-  gpu.transpose_a = c.transpose_a;
-  gpu.transpose_b = c.transpose_b;
-  gpu.accumulator = c.accumulator;
-  gpu.seed[0] = task.seed[0];
-  gpu.seed[1] = task.seed[1];
-  gpu.stream = task.stream;
-  gpu.random_bits = task.random_bits;
-  LaunchMatMulRounding(gpu, nullptr);
-  ASSERT_EQ(memcmp(got.data(), want.data(), got.size() * sizeof(float)), 0)
-      << c.m << "x" << c.k << "x" << c.n << ", m = " << c.accumulator.mantissa_bits << ", rounding "
-      << c.accumulator.rounding << ", chunk " << c.accumulator.chunk;
-  compared += static_cast<int64_t>(got.size());
+void ExpectTheCpusBits(const Problem& p) {
+  const ScopedDenormals denormals;
+  const MatMul cpu = ChooseMatMul();
+  Product run(cpu, p);
+  run.All();
+  std::vector<float> c(p.m * p.n);
+  GpuMatMulTask task;
+  task.a = run.left().x;
+  task.b = run.right().x;
+  task.c = c.data();
+  task.m = p.m;
+  task.n = p.n;
+  task.k = p.k;
+  task.transpose_a = p.a_lanes_last;
+  task.transpose_b = !p.b_lanes_last;
+  task.accumulator = p.accumulator;
+  memcpy(task.seed, p.seed, sizeof(task.seed));
+  task.stream = p.stream;
+  task.index = p.index;
+  task.random_bits = run.task().random_bits;
+  LaunchMatMulTiles(task, nullptr);
+  for (int64_t i = 0; i < p.m * p.n; ++i) {
+    ASSERT_EQ(ToBits<float>(c[i]), run.At(i / p.n, i % p.n)) << p << ", element " << i;
+  }
+  Comparisons::Add(p.m * p.n);
 }
 
 AccumulatorSpec Accumulator(int e, int m, int rounding, int64_t chunk) {
@@ -112,19 +79,25 @@ TEST(MatMulGpu, HasTheBitsOfTheCpu) {
     for (int m : {0, 3, 9, 12, 23}) {
       for (int64_t chunk : {0, 1, 7, 16, 64}) {
         const AccumulatorSpec spec = Accumulator(6, m, rounding, chunk);
-        ExpectSameBits({33, 20, 50, false, false, spec}, false);
-        ExpectSameBits({5, 35, 16, true, true, spec}, true);
+        ExpectTheCpusBits(MakeProblem(33, 20, 50, spec));
+        Problem p = MakeProblem(5, 35, 16, spec, /*any=*/true);
+        p.a_lanes_last = true;
+        p.b_lanes_last = false;
+        p.index = 1000;
+        ExpectTheCpusBits(p);
       }
     }
   }
 }
 
 TEST(MatMulGpu, TransposesAndOddShapes) {
-  const AccumulatorSpec spec = Accumulator(6, 9, 0, 16);
-  for (bool transpose_a : {false, true}) {
-    for (bool transpose_b : {false, true}) {
+  for (bool a_lanes_last : {false, true}) {
+    for (bool b_lanes_last : {false, true}) {
       for (const auto& [m, n, k] : {std::tuple{1, 1, 1}, {1, 17, 0}, {16, 16, 16}, {31, 1, 33}}) {
-        ExpectSameBits({m, n, k, transpose_a, transpose_b, spec}, false);
+        Problem p = MakeProblem(m, n, k, Accumulator(6, 9, 0, 16));
+        p.a_lanes_last = a_lanes_last;
+        p.b_lanes_last = b_lanes_last;
+        ExpectTheCpusBits(p);
       }
     }
   }
@@ -133,43 +106,47 @@ TEST(MatMulGpu, TransposesAndOddShapes) {
 TEST(MatMulGpu, NoSubnormals) {
   AccumulatorSpec spec = Accumulator(3, 4, 2, 8);
   spec.subnormals = false;
-  ExpectSameBits({20, 20, 30, false, false, spec}, false);
+  ExpectTheCpusBits(MakeProblem(20, 20, 30, spec));
 }
 
 TEST(MatMulGpu, RandomBits) {
-  ExpectSameBits({9, 21, 30, false, true, Accumulator(6, 7, 2, 8), true}, false);
-  ExpectSameBits({9, 21, 30, true, false, Accumulator(6, 7, 2, 0), true}, false);
+  Inputs inputs(2);
+  for (int64_t chunk : {0, 8}) {
+    Problem p = MakeProblem(9, 21, 30, Accumulator(6, 7, 2, chunk));
+    for (int64_t i = 0; i < p.m * p.n * (p.k + p.Chunks()); ++i) {
+      p.random_bits.push_back(static_cast<int32_t>(inputs.RandomR()));
+    }
+    ExpectTheCpusBits(p);
+    // They stand for the generator's.
+    p.random_bits = DrawnBits(p);
+    ExpectTheCpusBits(p);
+  }
 }
 
 TEST(MatMulGpu, BatchesFollowEachOther) {
   const int64_t m = 5, n = 6, k = 7, batches = 3;
-  const std::vector<float> a = Inputs(batches * m * k, 1, false), b = Inputs(k * n, 2, false);
+  const Problem p = MakeProblem(batches * m, n, k, Accumulator(6, 7, 2, 0));
+  const PackedOperand a(p.a, false, batches * m, k, false, 1), b(p.b, true, n, k, true, 1);
   std::vector<float> all(batches * m * n), each(batches * m * n);
   GpuMatMulTask task;
-  task.a = a.data();
-  task.b = b.data();
+  task.a = a.x.data();
+  task.b = b.x.data();
   task.c = all.data();
   task.m = m;
   task.n = n;
   task.k = k;
   task.a_step = m * k;
-  task.accumulator = Accumulator(6, 7, 2, 0);
+  task.accumulator = p.accumulator;
   task.batches = batches;
-  LaunchMatMulRounding(task, nullptr);
+  LaunchMatMulTiles(task, nullptr);
   task.batches = 1;
   for (int64_t i = 0; i < batches; ++i) {
-    task.a = a.data() + i * m * k;
+    task.a = a.x.data() + i * m * k;
     task.c = each.data() + i * m * n;
     task.index = i * m * n;
-    LaunchMatMulRounding(task, nullptr);
+    LaunchMatMulTiles(task, nullptr);
   }
   EXPECT_EQ(memcmp(all.data(), each.data(), all.size() * sizeof(float)), 0);
-}
-
-// Last: how much was compared.
-TEST(MatMulGpu, ZzzCount) {
-  std::cout << compared << " outputs compared bit for bit\n";
-  EXPECT_GT(compared, 50000);
 }
 
 }  // namespace

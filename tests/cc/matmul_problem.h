@@ -36,11 +36,7 @@ struct Problem {
   int64_t Chunks() const {
     return accumulator.chunk > 0 ? (k + accumulator.chunk - 1) / accumulator.chunk : 0;
   }
-  FloatFormat Format() const {
-    return {accumulator.exponent_bits, accumulator.mantissa_bits,
-            static_cast<Specials>(accumulator.specials), accumulator.saturate,
-            accumulator.subnormals};
-  }
+  FloatFormat Format() const { return AccumulatorFormat(accumulator); }
   void SetFormat(const FloatFormat& f) {
     accumulator.exponent_bits = f.exponent_bits;
     accumulator.mantissa_bits = f.mantissa_bits;

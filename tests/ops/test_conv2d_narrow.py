@@ -331,3 +331,21 @@ def test_mixed_kinds_of_accumulators(gemms, options):
         for s in ((2, 5, 6, 4), (3, 3, 4 // options.get("groups", 1), 6))
     )
     check(x, w, lambda s: rng.integers(-3, 4, s).astype(np.float32), policy_of(*gemms), **options)
+
+
+def test_grids_of_the_forward_pass_are_known_to_the_gradients():
+    bare = lp.Gemm(accumulator=lp.Accumulator(lp.FloatFormat(6, 4), 7))
+    policy = lp.Policy(NATIVE, bare, bare)
+    passes = tf.function(lambda x, w, dy: convolve(x, w, dy, policy))
+    x, w = tf.zeros((1, 4, 4, 2)), tf.zeros((3, 3, 2, 2))
+    ops = passes.get_concrete_function(x, w, x).graph.get_operations()
+    formats = {
+        op.type: [[f.decode() for f in op.get_attr(f"{name}_formats")] for name in "ab"]
+        for op in ops
+        if op.type.startswith("Lowprec>Conv2DBackprop")
+    }
+    grid = [lp.FP8_E5M2.spec]
+    assert formats == {
+        "Lowprec>Conv2DBackpropInput": [[], grid],
+        "Lowprec>Conv2DBackpropFilter": [grid, []],
+    }

@@ -194,6 +194,20 @@ def test_errors_of_another_shape_are_refused(shape, mode):
             call(dy)
 
 
+@pytest.mark.parametrize("of", ["x", "filters"])
+def test_second_derivatives_are_refused_by_name(of):
+    x, filters = tf.ones((1, 4, 4, 2)), tf.ones((3, 3, 2, 2))
+    target = {"x": x, "filters": filters}[of]
+    with tf.GradientTape() as outer:
+        outer.watch([x, filters])
+        with tf.GradientTape() as inner:
+            inner.watch(target)
+            y = tf.reduce_sum(lp.conv2d(x, filters, NEAREST) ** 2)
+        first = inner.gradient(y, target)
+    with pytest.raises(NotImplementedError, match="Lowprec>Conv2DBackprop.* has no gradient"):
+        outer.gradient(first, [x, filters])
+
+
 def small_model(policy):
     return tf.keras.Sequential(
         [

@@ -16,9 +16,7 @@ def test_other_tensorflow_is_refused_with_both_versions_and_the_fix():
 
 
 def test_built_version_is_checked_before_the_library_opens(monkeypatch):
-    from tf_lowprec import _build_info
-
-    monkeypatch.setattr(_build_info, "TENSORFLOW_VERSION", "1.0.0")
+    monkeypatch.setattr(_library._build_info, "TENSORFLOW_VERSION", "1.0.0")
     monkeypatch.setattr(tf, "load_op_library", lambda path: pytest.fail("opened"))
     with pytest.raises(ImportError, match=r"1\.0\.0"):
         _library._load()
@@ -26,6 +24,12 @@ def test_built_version_is_checked_before_the_library_opens(monkeypatch):
 
 def test_missing_library_says_how_to_build_it(monkeypatch, tmp_path):
     monkeypatch.setattr(_library, "_LIBRARY", tmp_path / "_ops.so")
+    with pytest.raises(ImportError, match="make build"):
+        _library._load()
+
+
+def test_library_without_build_information_says_how_to_build_it(monkeypatch):
+    monkeypatch.setattr(_library, "_build_info", None)
     with pytest.raises(ImportError, match="make build"):
         _library._load()
 

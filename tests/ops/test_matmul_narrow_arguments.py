@@ -169,6 +169,45 @@ def test_random_bits_without_a_stochastic_accumulator(call, precision):
     refused(call, words, precision=precision, seed=(1, 2), random_bits=BITS)
 
 
+# With random_bits, a seed is asked for only where one is drawn from.
+
+
+def test_random_bits_need_no_seed_in_a_graph():
+    product = tf.function(lambda a: lp.matmul(a, B, STOCHASTIC, random_bits=BITS))
+    want = lp.matmul(A, B, STOCHASTIC, seed=(1, 2), random_bits=BITS)
+    np.testing.assert_array_equal(product(A), want)
+
+
+@pytest.mark.parametrize("operand", [lp.FP8_E5M2, None])
+def test_random_bits_with_a_seed_that_operands_draw_from(operand):
+    gemm = lp.Gemm(operand, accumulator=STOCHASTIC.accumulator, rounding="stochastic")
+    product = tf.function(lambda: lp.matmul(A, B, gemm, random_bits=BITS))
+    if operand is None:
+        assert product().shape == (2, 4)
+    else:
+        with pytest.raises(ValueError, match="seed = None.*tf.function"):
+            product()
+
+
+def gradient_of_random_bits(policy, seed):
+    @tf.function
+    def passes(a):
+        with tf.GradientTape() as tape:
+            tape.watch(a)
+            y = lp.matmul(a, B, policy, seed=seed, random_bits=BITS)
+        return tape.gradient(y, a)
+
+    return passes(tf.constant(A))
+
+
+def test_random_bits_without_a_seed_are_refused_where_gradients_draw():
+    with pytest.raises(ValueError, match="seed = None: the BWD and GRAD products"):
+        gradient_of_random_bits(STOCHASTIC, None)
+    assert gradient_of_random_bits(STOCHASTIC, (1, 2)).shape == (2, 3)
+    native = lp.Gemm()
+    assert gradient_of_random_bits(lp.Policy(STOCHASTIC, native, native), None).shape == (2, 3)
+
+
 # The op's own checks: a SavedModel made by hand, or by a later version, gets here directly.
 
 
@@ -186,6 +225,16 @@ def test_random_bits_without_a_stochastic_accumulator(call, precision):
         ({"chunk": -1}, "'chunk' of"),
         ({"a_formats": ["float<5,2,ieee>"]}, "a_formats, a_roundings and a_streams"),
         ({"b_streams": [1]}, "b_formats, b_roundings and b_streams"),
+        (
+            {"a_formats": ["float<5,2,ieee>"], "a_roundings": ["stochastic"], "a_streams": [-1]},
+            "a_streams has -1",
+        ),
+        (
+            {"b_formats": ["float<5,2,ieee>"], "b_roundings": ["stochastic"], "b_streams": [-7]},
+            "b_streams has -7",
+        ),
+        ({"stream": -1}, "'stream' of"),
+        ({"output_stream": -1}, "'output_stream' of"),
         ({"a_formats": ["e5m2"], "a_roundings": ["stochastic"], "a_streams": [1]}, "a_formats"),
         (
             {"b_formats": ["fixed<2,6>"], "b_roundings": ["up"], "b_streams": [1]},

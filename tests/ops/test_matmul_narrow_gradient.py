@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tf_lowprec as lp
+from tf_lowprec.ops.gemm import Operand
 from tf_lowprec.ops.streams import Stream
 
 SEED = (11, -12)
@@ -234,6 +235,67 @@ def test_mixed_policies_everywhere(run, policy):
     rng = np.random.default_rng(7)
     operands = [coarse(rng, s) for s in shapes_of(((2,), ()), 4, 5, 3, (False, False))]
     check(*operands, policy, run=run)
+
+
+def formats_of_products(batches, policy):
+    """(a_formats, b_formats) of each Lowprec>MatMul in the graph of a product and its gradients."""
+    arrays = [np.zeros(s, np.float32) for s in shapes_of(batches, 4, 5, 3, (False, False))]
+    graph = tf.function(tape(policy)).get_concrete_function(*map(tf.constant, arrays)).graph
+    ops = [op for op in graph.get_operations() if op.type == "Lowprec>MatMul"]
+    names = ("a_formats", "b_formats")
+    return [tuple([f.decode() for f in op.get_attr(n)] for n in names) for op in ops]
+
+
+# The op takes operands whose format it knows on a faster path than any float32.
+
+
+@pytest.mark.parametrize("policy", [lp.Policy(NATIVE, BARE, BARE), lp.Policy(EXACT, BARE, BARE)])
+def test_a_grid_of_the_forward_pass_is_known_to_the_gradients(policy):
+    grid = policy.forward.lhs.spec
+    assert sorted(formats_of_products(((), ()), policy)) == [([], [grid]), ([grid], [])]
+
+
+def test_a_folded_operand_keeps_its_format():
+    policy = lp.Policy(lp.Gemm(), lp.Gemm(), ROUGH)
+    formats = formats_of_products(((2, 3), (1, 3)), policy)
+    assert formats == [([E5M2.spec], [E4M3.spec])]
+
+
+@pytest.mark.parametrize("policy", [lp.Policy(NATIVE, BARE, BARE), lp.Policy(EXACT, BARE, BARE)])
+def test_naming_a_grid_changes_nothing(policy, monkeypatch):
+    # Zeros of both signs, infinities and NaN too.
+    rng = np.random.default_rng(9)
+    a, b, dy = (coarse(rng, s) for s in shapes_of(((2,), ()), 4, 5, 3, (False, False)))
+    a.flat[: len(SPECIAL)] = SPECIAL
+    operands = [tf.constant(x) for x in (a, b, dy)]
+    named = tape(policy)(*operands)
+    attributes = Operand.attributes
+    monkeypatch.setattr(
+        Operand,
+        "attributes",
+        lambda x, name: attributes(Operand(x.tensor, x.roundings), name),
+    )
+    for x, y in zip(named, tape(policy)(*operands)):
+        assert_same_bits(x, y.numpy())
+
+
+@pytest.mark.parametrize("policy", [FP8, lp.Policy(EXACT, EXACT, EXACT)], ids=["narrow", "wide"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_second_derivatives_are_refused_by_name(policy, compiled):
+    a, b = tf.ones((2, 3)), tf.ones((3, 4))
+
+    def second():
+        with tf.GradientTape() as outer:
+            outer.watch(a)
+            with tf.GradientTape() as inner:
+                inner.watch(b)
+                y = tf.reduce_sum(lp.matmul(a, b, policy, seed=SEED) ** 2)
+            db = inner.gradient(y, b)
+        return outer.gradient(db, a)
+
+    message = r"Lowprec>(Wide)?MatMul has no gradient.*differentiated once"
+    with pytest.raises(NotImplementedError, match=message):
+        (tf.function(second) if compiled else second)()
 
 
 @pytest.mark.parametrize("shapes", [((0, 3), (3, 2)), ((2, 0), (0, 3)), ((2, 3), (3, 0))])

@@ -1,5 +1,6 @@
 """lp.quantize's arguments, eagerly and in tf.function: wrong ones are named, odd ones work."""
 
+import functools
 import re
 
 import numpy as np
@@ -163,6 +164,16 @@ def test_ops_own_check_of_the_format(call, spec, word):
 
     with pytest.raises(WRONG, match=re.escape(word)):
         call(quantize)
+
+
+def test_ops_own_check_of_the_stream(call):
+    from tf_lowprec.ops._library import ops
+
+    arguments = {"x": X, "seed": [1, 2], "format": "float<5,2,ieee>", "stream": -1}
+    quantize = functools.partial(ops.lowprec_quantize, random_bits=[], **arguments)
+    for op in (quantize, functools.partial(ops.lowprec_round_error, **arguments)):
+        with pytest.raises(WRONG, match="'stream' of"):
+            call(op)
 
 
 # Odd but right.

@@ -4,6 +4,11 @@ import pathlib
 
 import tensorflow as tf
 
+try:
+    from tf_lowprec import _build_info
+except ImportError:
+    _build_info = None  # not built: _load says what to do
+
 _FOLDER = pathlib.Path(__file__).resolve().parent.parent
 _LIBRARY = _FOLDER / "_ops.so"
 
@@ -22,10 +27,6 @@ def check_version(built, running):
 
 
 def _load():
-    try:
-        from tf_lowprec import _build_info
-    except ImportError:
-        _build_info = None
     if _build_info is None or not _LIBRARY.exists():
         raise ImportError(
             f"tf_lowprec's op library is not built ({_LIBRARY.name} is missing in the package's "
@@ -43,11 +44,5 @@ def _load():
         ) from None
 
 
-def _has_gpu_kernels():
-    from tf_lowprec import _build_info
-
-    return _build_info.CUDA
-
-
 ops = _load()
-HAS_GPU_KERNELS = _has_gpu_kernels()  # whether the build found nvcc
+HAS_GPU_KERNELS = _build_info.CUDA  # of every op; whether the build found nvcc

@@ -3,8 +3,11 @@
 matmul.py and conv2d.py say what the product is; this file says how it is done.
 """
 
+import abc
+
 import tensorflow as tf
 
+from tf_lowprec.formats import Rounding
 from tf_lowprec.ops._library import ops
 from tf_lowprec.ops.quantize import round_to
 from tf_lowprec.ops.scaling import exponent_for, scale, target_exponent
@@ -87,32 +90,39 @@ class Operand:
         return self.unscale(self.on_grid(seed))
 
     def attributes(self, name):
-        """As the attributes of Lowprec>MatMul and its kin for their operand `name`."""
+        """As the attributes of Lowprec>MatMul and its kin for their operand `name`.
+
+        A grid that no rounding follows is listed as one. It changes nothing, and the op, which
+        trusts its own roundings alone, then knows how few bits the values have: it is faster so.
+        """
+        roundings = self.roundings
+        if not roundings and self.grid is not None:
+            roundings = [(self.grid, Rounding.NEAREST_EVEN, 0)]
         return {
-            f"{name}_formats": [format.spec for format, _, _ in self.roundings],
-            f"{name}_roundings": [rounding.value for _, rounding, _ in self.roundings],
-            f"{name}_streams": [int(stream) for _, _, stream in self.roundings],
+            f"{name}_formats": [format.spec for format, _, _ in roundings],
+            f"{name}_roundings": [rounding.value for _, rounding, _ in roundings],
+            f"{name}_streams": [int(stream) for _, _, stream in roundings],
         }
 
 
-class Products:
+class Products(abc.ABC):
     """The three ways to compute one product; matmul.py and conv2d.py derive from it."""
 
+    @abc.abstractmethod
     def native(self, lhs, rhs):
         """lhs . rhs of tensors by TensorFlow in float32."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def wide(self, lhs, rhs, gemm):
         """lhs . rhs of tensors on the grids of `gemm`, exactly, in float64."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def narrow(self, lhs, rhs, seed, random_bits, **attributes):
         """lhs . rhs of Operands under a narrow accumulator, given as attributes of the op."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def length(self):
         """Number of terms of each sum: an int, or a scalar tensor where it is unknown."""
-        raise NotImplementedError
 
 
 def multiply(lhs, rhs, gemm, products, seed, streams, round_output=True, random_bits=None):
@@ -222,6 +232,19 @@ def straight_through(gradient, operand):
     for format, _, _ in operand.roundings:
         gradient = ops.lowprec_quantize_grad(dy=gradient, x=operand.tensor, format=format.spec)
     return gradient
+
+
+def _no_second_order(op, *_):
+    raise NotImplementedError(
+        f"{op.type} has no gradient: lp.matmul and lp.conv2d are differentiated once, in the BWD "
+        "and GRAD products of their policy, and nothing says in which precision to go on. For "
+        "second derivatives (nested tapes, gradient penalties, Hessians) use Policy.float32(), or "
+        "tf.stop_gradient on the first ones"
+    )
+
+
+for _op in ("MatMul", "WideMatMul", "Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"):
+    tf.RegisterGradient(f"Lowprec>{_op}")(_no_second_order)
 
 
 def size(tensor, *axes):

@@ -1,5 +1,6 @@
 """lp.matmul: a matrix product with a precision for each of its three passes."""
 
+import dataclasses
 import functools
 
 import tensorflow as tf
@@ -10,7 +11,7 @@ from tf_lowprec.ops._library import ops
 from tf_lowprec.ops.quantize import as_float
 from tf_lowprec.ops.seeds import as_seed
 from tf_lowprec.ops.wide_matmul import wide_matmul
-from tf_lowprec.precision import Gemm, as_policy
+from tf_lowprec.precision import Accumulator, Gemm, as_policy
 
 
 def _operand(x, name):
@@ -39,7 +40,8 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
         seed: two integers, for stochastic rounding. None draws one in eager mode.
         random_bits: int32 ``[..., M, N, K + chunks]`` with values in [0, 2^16): what a stochastic
             accumulator of the forward pass uses instead of `seed`, for cosimulation with hardware;
-            one value for each k and, if there are chunks, one after each chunk's last k.
+            one value for each k and, if there are chunks, one after each chunk's last k. Values
+            beyond are an error on a CPU, and taken modulo 2^16 on a GPU.
 
     Returns:
         float32 ``[..., M, N]``.
@@ -59,8 +61,7 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
         )
     if policy.forward.is_native and policy.backward.is_native and policy.gradient.is_native:
         return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
-    passes = (policy.forward, policy.backward, policy.gradient)
-    seed = as_seed(seed, needed=any(p.is_stochastic for p in passes))
+    seed, has_seed = _seed(seed, policy, random_bits)
     if not transpose_a and b.shape.rank == 2 and (a.shape.rank or 0) > 2:
         # One product for all batch entries, so that GRAD sums over them in one dot product.
         rows = tf.reshape(a, [tf.reduce_prod(tf.shape(a)[:-1]), tf.shape(a)[-1]])
@@ -73,11 +74,11 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
                     f"each k and each chunk), got {random_bits.shape}"
                 )
             random_bits = tf.reshape(random_bits, tf.concat([[-1], tf.shape(random_bits)[-2:]], 0))
-        y = _matmul(rows, b, policy, False, transpose_b, seed, random_bits)
+        y = _matmul(rows, b, policy, False, transpose_b, seed, has_seed, random_bits)
         y = tf.reshape(y, tf.concat([tf.shape(a)[:-1], tf.shape(y)[-1:]], 0))
         y.set_shape(a.shape[:-1] + [b.shape[-2 if transpose_b else -1]])
         return y
-    return _matmul(a, b, policy, transpose_a, transpose_b, seed, random_bits)
+    return _matmul(a, b, policy, transpose_a, transpose_b, seed, has_seed, random_bits)
 
 
 def _random_bits(random_bits, policy):
@@ -94,7 +95,22 @@ def _random_bits(random_bits, policy):
     return random_bits
 
 
-def _matmul(a, b, policy, transpose_a, transpose_b, seed, random_bits=None):
+def _seed(seed, policy, random_bits):
+    """The seed as a tensor, and whether it is one.
+
+    In a tf.function without a seed, random_bits are enough for the forward pass; the gradient then
+    refuses to draw.
+    """
+    forward = policy.forward
+    if random_bits is not None:
+        forward = dataclasses.replace(forward, accumulator=Accumulator.native())
+        if seed is None and not forward.is_stochastic and not tf.executing_eagerly():
+            return as_seed(None, needed=False), False
+    passes = (forward, policy.backward, policy.gradient)
+    return as_seed(seed, needed=any(p.is_stochastic for p in passes)), True
+
+
+def _matmul(a, b, policy, transpose_a, transpose_b, seed, has_seed, random_bits):
     transposes = {"transpose_a": transpose_a, "transpose_b": transpose_b}
     return gemm.forward(
         a,
@@ -102,7 +118,7 @@ def _matmul(a, b, policy, transpose_a, transpose_b, seed, random_bits=None):
         policy,
         _MatMul(a, transpose_a, transpose_b),
         seed,
-        functools.partial(ops.lowprec_mat_mul_passes, **transposes),
+        functools.partial(ops.lowprec_mat_mul_passes, has_seed=has_seed, **transposes),
         random_bits,
     )
 
@@ -141,6 +157,11 @@ def _matmul_gradient(op, dy):
     forward, backward, gradient = (
         Gemm.from_json(op.get_attr(name)) for name in ("forward", "backward", "gradient")
     )
+    if not op.get_attr("has_seed") and (backward.is_stochastic or gradient.is_stochastic):
+        raise ValueError(
+            "seed = None: the BWD and GRAD products round stochastically, and random_bits are for "
+            "the forward pass alone: give lp.matmul a seed, two integers"
+        )
     transpose_a, transpose_b = op.get_attr("transpose_a"), op.get_attr("transpose_b")
     a, b = gemm.saved_operands(op, forward)
     dy = gemm.Operand(tf.cast(dy, tf.float32))  # exact: float64 only carries float32 errors here

@@ -61,7 +61,8 @@ def quantize(
         rounding: a Rounding or its name.
         seed: two integers, for stochastic rounding. None draws one in eager mode.
         stream: a Stream; tells roundings that share a seed apart.
-        random_bits: int32 tensor of x's shape with r in [0, 2^24), instead of `seed`.
+        random_bits: int32 tensor of x's shape with r in [0, 2^24), instead of `seed`. Values beyond
+            are an error on a CPU, and taken modulo 2^24 on a GPU.
 
     Returns:
         float32 tensor of x's shape, values on the format's grid. NaN stays NaN.

@@ -41,6 +41,3 @@ def _on_gpu(x):
     return "GPU" in (getattr(x, "device", None) or "") or (
         not tf.executing_eagerly() and bool(tf.config.list_logical_devices("GPU"))
     )
-
-
-tf.no_gradient("Lowprec>WideMatMul")
