@@ -172,9 +172,15 @@ def test_help_names_every_option(capsys):
         assert option in text
 
 
-def test_python_m_runs_it():
+def test_python_m_runs_it(tmp_path):
+    # The package that these tests have imported, from a folder that holds no other.
+    source = os.path.dirname(os.path.dirname(lp.__file__))
     done = subprocess.run(
-        [sys.executable, "-m", "tf_lowprec", "vrr", "--n", "1024"], capture_output=True, text=True
+        [sys.executable, "-m", "tf_lowprec", "vrr", "--n", "1024"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": source},
     )
     assert done.returncode == 0
     assert "asked for" in done.stdout
