@@ -4,9 +4,9 @@
 
 Normal terms of 5 mantissa bits, as products of E5M2 operands have; accumulators with m = 4..12;
 n = 2^8, 2^10 .. 2^20; nearest even, stochastic and toward zero; one sum, chunks of 64 and of
-sqrt(n). Compares with the VRR (Sakr et al., 2019) and with our own rules (papers.md, section 4). A
-finished length is kept in results/vrr_measured/ and not measured again. About ten minutes of one
-core. Writes vrr_measured.json, vrr_measured.png and noise_measured.png.
+sqrt(n); 256 (of 2^20 terms) to 4096 sums each. Compares with the VRR (Sakr et al., 2019) and with
+our own rules (docs/vrr.md). A finished length is kept in results/vrr_measured/ and not measured
+again. About ten minutes of one core. Writes vrr_measured.json, vrr_measured.png and noise_measured.png.
 """
 
 import argparse
@@ -72,6 +72,17 @@ def with_predictions(cell):
         predicted["vrr_rule"] = analysis.truncation_vrr(m, n, chunk)
         predicted["vrr_refined"] = analysis.truncation_vrr(m, n, chunk, m_p=PRODUCT_BITS)
     return {**cell, **predicted}
+
+
+def shortened(cell):
+    """A cell with five digits of each number."""
+
+    def digits(value):
+        if isinstance(value, (list, tuple)):
+            return [digits(v) for v in value]
+        return float(f"{value:.5g}") if isinstance(value, float) else value
+
+    return {key: digits(value) for key, value in cell.items()}
 
 
 def select(cells, **wanted):
@@ -240,7 +251,7 @@ def main():
         with Progress(console=console) as progress:
             task = progress.add_task("measuring", total=sum(n for n, _ in jobs))
             for n, rounding in jobs:
-                samples = int(arguments.scale * max(1024, min(4096, 2**28 // n)))
+                samples = int(arguments.scale * max(256, min(4096, 2**28 // n)))
                 path = folder / f"{n}_{rounding}_{samples}.json"
                 if not path.exists():
                     partial = path.with_suffix(".partial")
@@ -268,7 +279,7 @@ def main():
         "product_mantissa_bits": PRODUCT_BITS,
         "seed": SEED,
         "agreement": agreement(cells),
-        "cells": cells,
+        "cells": [shortened(c) for c in cells],
     }
     path = arguments.results / "vrr_measured.json"
     path.write_text(json.dumps(record) + "\n")

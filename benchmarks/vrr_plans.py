@@ -3,7 +3,7 @@
     python benchmarks/vrr_plans.py [--data]
 
 E5M2 operands, one sum and chunks of 64, v(n) < 50. Published widths are from memory of Sakr et al.
-(2019) and stand in papers.md; only those cells are compared. --data measures non-zero ratios of
+(2019); only the cells below are compared. --data measures non-zero ratios of
 ResNet-32 on a batch of CIFAR-10 at its initial weights, as the paper measures them. Writes
 plan_<network>.json and .png, and prints the tables in Markdown.
 """

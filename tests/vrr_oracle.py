@@ -1,4 +1,4 @@
-"""The theorem of Sakr et al. (2019), term by term in float64, from papers.md alone."""
+"""The theorem of Sakr et al. (2019), term by term in float64."""
 
 import math
 

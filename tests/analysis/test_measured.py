@@ -48,7 +48,7 @@ def test_blocks_of_an_ensemble_differ(monkeypatch):
     assert halves.vrr != analysis.measured_vrr(accumulator(5), 5, 100, samples=16).vrr
 
 
-# papers.md, section 1: ratio with nearest even, and truncated, of finite ensembles.
+# Of an independent Monte-Carlo, to three digits: ratio with nearest even, and truncated.
 @pytest.mark.parametrize(
     "m_acc, n, nearest, truncated", [(5, 256, 0.994, 0.186), (6, 1024, 0.990, 0.101)]
 )

