@@ -6,7 +6,8 @@ Normal terms of 5 mantissa bits, as products of E5M2 operands have; accumulators
 n = 2^8, 2^10 .. 2^20; nearest even, stochastic and toward zero; one sum, chunks of 64 and of
 sqrt(n); 256 (of 2^20 terms) to 4096 sums each. Compares with the VRR (Sakr et al., 2019) and with
 our own rules (docs/vrr.md). A finished length is kept in results/vrr_measured/ and not measured
-again. About ten minutes of one core. Writes vrr_measured.json, vrr_measured.png and noise_measured.png.
+again. About ten minutes of one core. Writes vrr_measured.json, vrr_measured.png and
+noise_measured.png.
 """
 
 import argparse
