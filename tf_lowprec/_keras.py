@@ -30,3 +30,8 @@ def compute_in_float32(layer):
         layer.dtype_policy = "float32"
     else:
         layer._set_dtype_policy("float32")
+
+
+def native(variable):
+    """The tf.Variable inside a Keras 3 variable; a Keras 2 variable is one."""
+    return variable.value if KERAS_3 else variable

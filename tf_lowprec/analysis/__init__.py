@@ -5,6 +5,7 @@ from tf_lowprec.analysis.minimum import minimum_mantissa
 from tf_lowprec.analysis.noise import best_chunk, rounding_noise, truncation_vrr
 from tf_lowprec.analysis.plan import Plan, PlannedSum
 from tf_lowprec.analysis.planner import plan
+from tf_lowprec.analysis.saved_model import plan_saved_model
 from tf_lowprec.analysis.vrr import CUTOFF, variance_lost, vrr, vrr_chunked, vrr_loss
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "measured_vrr",
     "minimum_mantissa",
     "plan",
+    "plan_saved_model",
     "rounding_noise",
     "truncation_vrr",
     "variance_lost",

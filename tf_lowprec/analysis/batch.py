@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lowprec import layers
-from tf_lowprec._keras import KERAS_3
+from tf_lowprec._keras import KERAS_3, native
 from tf_lowprec.analysis.gemms import PASSES
 from tf_lowprec.analysis.measured import variance_ratio
-from tf_lowprec.analysis.trace import instrumented
+from tf_lowprec.analysis.trace import first_line, instrumented, shapes_of
 from tf_lowprec.ops.quantize import quantize
 from tf_lowprec.precision import Gemm, Policy
 
@@ -126,8 +126,9 @@ class Batch:
             outputs = {path: y for path, (_, _, y) in seen.items()}
             errors = tape.gradient(loss, outputs)
         except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"data does not fit model {self.model.name!r}: {reason}") from None
+            raise ValueError(
+                f"data does not fit model {self.model.name!r} or its loss: {first_line(error)}"
+            ) from error
         finally:
             _restore(self.model, saved)
         self._records = {
@@ -183,11 +184,9 @@ def _check_shapes(model, specs):
     if len(wanted) != len(given) or not all(
         tf.TensorShape(w.shape[1:]).is_compatible_with(g.shape[1:]) for w, g in zip(wanted, given)
     ):
-        shapes = ", ".join(str(tuple(w.shape[1:])) for w in wanted)
-        have = ", ".join(str(tuple(g.shape[1:])) for g in given)
         raise ValueError(
-            f"data does not fit model {model.name!r}: an example has shape {have}, the model takes "
-            f"{shapes}"
+            f"data does not fit model {model.name!r}: x has shape {shapes_of(given)}, the model "
+            f"takes {shapes_of(wanted)}"
         )
 
 
@@ -244,8 +243,7 @@ def _passes(probe, x, kernel, dy):
     with tf.GradientTape() as tape:
         tape.watch(x)
         y, variable = probe(x, kernel)
-    variable = variable.value if KERAS_3 else variable
-    dx, dw = tape.gradient(y, [x, variable], dy)
+    dx, dw = tape.gradient(y, [x, native(variable)], dy)
     return y, dx, dw
 
 

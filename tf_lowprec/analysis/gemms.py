@@ -17,8 +17,9 @@ FORWARD, BACKWARD, GRADIENT = PASSES = ("FWD", "BWD", "GRAD")
 class Product:
     """One product of a layer: lengths of its sums, and its multiply-accumulates in FWD.
 
-    `has_weights` tells ``x . w`` from the products of two activations in attention, whose
-    gradients are needed wherever the layer is.
+    `has_weights` tells ``x . w`` from the products of two activations in attention; `is_inner`
+    those whose input depends on the layer's own weights, so that they have BWD even in a first
+    layer.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Product:
     gradient: int
     macs: int
     has_weights: bool = True
+    is_inner: bool = False
 
     def length(self, which):
         return {FORWARD: self.forward, BACKWARD: self.backward, GRADIENT: self.gradient}[which]
@@ -158,7 +160,9 @@ def _recurrent(layer, call, gates, at_once):
     width = gates * units
     return [
         Product("kernel", features, width, rows, rows * features * width),
-        Product("recurrent_kernel", units, at_once * units, batch, rows * units * width),
+        Product(
+            "recurrent_kernel", units, at_once * units, batch, rows * units * width, is_inner=True
+        ),
     ]
 
 
@@ -177,12 +181,12 @@ def _attention(layer, call):
     value_dim = config["value_dim"] or key_dim
     batch, t, s = query[0], math.prod(query[1:-1]), math.prod(values[1:-1])
 
-    def projection(name, features, units, rows):
-        return Product(name, features, units, rows, rows * features * units)
+    def projection(name, features, units, rows, is_inner=False):
+        return Product(name, features, units, rows, rows * features * units, is_inner=is_inner)
 
     def inner(name, forward, backward, gradient):
         macs = batch * heads * forward * backward * gradient
-        return Product(name, forward, backward, gradient, macs, has_weights=False)
+        return Product(name, forward, backward, gradient, macs, has_weights=False, is_inner=True)
 
     return [
         projection("query", query[-1], heads * key_dim, batch * t),
@@ -190,7 +194,7 @@ def _attention(layer, call):
         projection("value", values[-1], heads * value_dim, batch * s),
         inner("scores", key_dim, s, t),
         inner("context", s, value_dim, t),
-        projection("output", heads * value_dim, call.output[-1], batch * t),
+        projection("output", heads * value_dim, call.output[-1], batch * t, is_inner=True),
     ]
 
 

@@ -1,5 +1,6 @@
 """analysis.plan: from a Keras model to a Plan."""
 
+import dataclasses
 import math
 
 import tensorflow as tf
@@ -72,10 +73,16 @@ def plan(
         ValueError: a model that is not built, has no product, or whose batch size or shapes are
             unknown; data that does not fit; an argument out of range.
     """
-    _check(operand, last_layer, rule, chunk)
-    rounding = formats.Rounding.of(rounding)
-    check_cutoff(cutoff)
-    check_noise(noise_to_signal)
+    rules = Rules(
+        operand,
+        chunk,
+        rule,
+        cutoff,
+        noise_to_signal,
+        rounding,
+        accumulator_exponent_bits,
+        last_layer,
+    )
     if not isinstance(model, tf.keras.Model):
         raise ValueError(f"model = {model!r} must be a tf.keras.Model")
     if not model.built:
@@ -89,59 +96,94 @@ def plan(
         batch = Batch(model, data, batch_size, loss, loss_scale)
     specs = _specs(model, batch_size, input_shape) if batch is None else batch.specs
     found = trace(model, specs)
-    if not found.calls:
-        listed = "".join(f"; {path} {kind}: {reason}" for path, kind, reason in found.unknown)
-        raise ValueError(f"model {model.name!r} has no matrix product to plan{listed}")
-
-    def width(own, n, chunk, nzr):
-        try:
-            bits = minimum_mantissa(
-                2 * own.mantissa_bits + 1,
-                n,
-                chunk,
-                nzr,
-                cutoff,
-                method=_RULES[rule],
-                rounding=rounding,
-                noise_to_signal=noise_to_signal,
-            )
-        except ValueError:
-            return None  # beyond 23 bits
-        # Of sums so short that even full swamping passes the cut-off, no more is asked.
-        return max(bits, own.mantissa_bits)
-
     ratios = {} if batch is None else batch.nonzero_ratios(found.calls, operand)
-    sums = []
-    for (layer, kind, product, which), (n, is_last) in _lengths(found).items():
-        own = last_layer if is_last and last_layer is not None else operand
-        nzr = min(1.0, max(ratios.get((layer, product, which), 1.0), 1 / n))
-        terms = best_chunk(n) if chunk == "best" else chunk
-        normal = width(own, n, None, nzr)
-        chunked = None if terms is None else width(own, n, terms, nzr)
-        is_given = is_last and last_layer is not None
-        used = last_layer.mantissa_bits if is_given else normal if terms is None else chunked
+    result = rules.plan(model.name, _batch_size(specs), _lengths(found), found.unknown, ratios)
+    return result if batch is None else batch.measure(result, found.calls)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What a plan goes by; the fields are arguments of `plan`, which says what they mean."""
+
+    operand: formats.FloatFormat = formats.FP8_E5M2
+    chunk: object = 64
+    rule: str = "vrr"
+    cutoff: float = CUTOFF
+    noise_to_signal: float = 1e-2
+    rounding: formats.Rounding = formats.Rounding.NEAREST_EVEN
+    accumulator_exponent_bits: int = 6
+    last_layer: object = LAST_LAYER
+
+    def __post_init__(self):
+        _check(self.operand, self.last_layer, self.rule, self.chunk)
+        object.__setattr__(self, "rounding", formats.Rounding.of(self.rounding))
+        formats.FloatFormat(self.accumulator_exponent_bits, 0)
+        check_cutoff(self.cutoff)
+        check_noise(self.noise_to_signal)
+
+    def plan(self, name, batch_size, lengths, unknown=(), ratios=None):
+        """The Plan of sums of given lengths.
+
+        Args:
+            name: the model's.
+            batch_size: the lengths' batch.
+            lengths: {(layer path, class, product, pass): (n, whether of a last layer)}.
+            unknown: see Plan.
+            ratios: {(layer path, product, pass): ratio of products that are not zero}.
+        """
+        if not lengths:
+            listed = "".join(f"; {path} {kind}: {reason}" for path, kind, reason in unknown)
+            raise ValueError(f"model {name!r} has no matrix product to plan{listed}")
+        ratios = ratios or {}
+        sums = []
+        for (layer, kind, product, which), (n, is_last) in lengths.items():
+            nzr = min(1.0, max(ratios.get((layer, product, which), 1.0), 1 / n))
+            sums.append(self._sum(layer, kind, product, which, n, nzr, is_last))
+        return Plan(
+            model=name,
+            batch_size=batch_size,
+            sums=sums,
+            unknown=unknown,
+            rule=self.rule,
+            threshold=self.cutoff if self.rule == "vrr" else self.noise_to_signal,
+            chunk=self.chunk,
+            rounding=self.rounding,
+            exponent_bits=self.accumulator_exponent_bits,
+        )
+
+    def _sum(self, layer, kind, product, which, n, nzr, is_last):
+        is_given = is_last and self.last_layer is not None
+        operand = self.last_layer if is_given else self.operand
+        chunk = best_chunk(n) if self.chunk == "best" else self.chunk
+        normal = self._width(operand, n, None, nzr)
+        chunked = None if chunk is None else self._width(operand, n, chunk, nzr)
+        used = operand.mantissa_bits if is_given else normal if chunk is None else chunked
         if used is None:
             raise ValueError(
                 f"{layer}: no accumulator of up to 23 mantissa bits suits {which}'s sums of {n:,} "
-                f"terms with chunk = {chunk!r}; use chunk=64 or chunk='best', or a weaker rule"
+                f"terms with chunk = {self.chunk!r}; use chunk=64 or chunk='best', or a weaker rule"
             )
-        sums.append(
-            PlannedSum(
-                layer, kind, product, which, n, nzr, normal, chunked, terms, used, own, is_given
-            )
+        return PlannedSum(
+            layer, kind, product, which, n, nzr, normal, chunked, chunk, used, operand, is_given
         )
-    result = Plan(
-        model=model.name,
-        batch_size=_batch_size(specs),
-        sums=sums,
-        unknown=found.unknown,
-        rule=rule,
-        threshold=cutoff if rule == "vrr" else noise_to_signal,
-        chunk=chunk,
-        rounding=rounding,
-        exponent_bits=accumulator_exponent_bits,
-    )
-    return result if batch is None else batch.measure(result, found.calls)
+
+    def _width(self, operand, n, chunk, nzr):
+        """Mantissa bits by the rule; None beyond 23."""
+        try:
+            bits = minimum_mantissa(
+                2 * operand.mantissa_bits + 1,
+                n,
+                chunk,
+                nzr,
+                self.cutoff,
+                method=_RULES[self.rule],
+                rounding=self.rounding,
+                noise_to_signal=self.noise_to_signal,
+            )
+        except ValueError:
+            return None
+        # Of sums so short that even full swamping passes the cut-off, no more is asked.
+        return max(bits, operand.mantissa_bits)
 
 
 def _check(operand, last_layer, rule, chunk):
@@ -168,10 +210,10 @@ def _lengths(found):
         kinds[call.path] = type(call.layer).__name__
         for product in call.products:
             passes = [FORWARD]
-            inner = not product.has_weights
-            if needs_backward or (inner and call.layer.trainable_weights):
+            trains = bool(call.layer.trainable_weights)
+            if needs_backward or (product.is_inner and trains):
                 passes.append(BACKWARD)
-            if inner and BACKWARD in passes or call.layer.trainable_weights:
+            if trains or (not product.has_weights and BACKWARD in passes):
                 passes.append(GRADIENT)
             for which in passes:
                 key = (call.path, kinds[call.path], product.name, which)

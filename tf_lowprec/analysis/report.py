@@ -37,8 +37,7 @@ def products(plan):
 
 def table(plan):
     """See Plan.table."""
-    measured = any(s.nzr < 1 for s in plan.sums)
-    retained = any(s.vrr is not None for s in plan.sums)
+    measured = any(s.vrr is not None or s.nzr < 1 for s in plan.sums)
     caption = "bits used (asked for: normal/chunked)" if plan.chunk else "bits used (asked for)"
     for path, kind, reason in plan.unknown:
         caption += f"\nnot planned: {path} {f'({kind}) ' if kind else ''}- {reason}"
@@ -52,7 +51,6 @@ def table(plan):
         rich_table.add_column("bits", justify="right", no_wrap=True)
         if measured:
             rich_table.add_column("NZR", justify="right")
-        if retained:
             rich_table.add_column("VRR", justify="right")
     for layer, product, passes in products(plan):
         cells = [layer, product] if several else [layer]
@@ -61,7 +59,6 @@ def table(plan):
             cells += ["", ""] if s is None else [f"{s.n:,}", bits(s)]
             if measured:
                 cells.append("" if s is None else f"{s.nzr:.3g}")
-            if retained:
                 cells.append("" if s is None or s.vrr is None else f"{s.vrr:.4f}")
         rich_table.add_row(*cells)
     return rich_table
@@ -77,6 +74,7 @@ def text(plan, width=120):
 def plot(plan, path):
     """See Plan.plot."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     rows = products(plan)
     names = [layer if product == "kernel" else f"{layer} {product}" for layer, product, _ in rows]
@@ -104,6 +102,7 @@ def plot(plan, path):
         if plan.perturbation:
             axis.plot([i for i, _ in here], [s.mantissa_bits for _, s in here], "k_", label="used")
         axis.set_ylabel(f"{which}: mantissa bits")
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(axis="y", alpha=0.3)
     axes[0].legend(ncols=4, fontsize="small")
     axes[-1].set_xticks(range(len(rows)), names, rotation=90, fontsize="small")

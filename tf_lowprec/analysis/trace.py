@@ -6,14 +6,15 @@ Keras look the same, and a product that no known layer owns is seen too.
 
 import contextlib
 import dataclasses
+import re
 
 import tensorflow as tf
 
-from tf_lowprec._keras import sublayers
+from tf_lowprec._keras import native, sublayers
 from tf_lowprec.analysis.gemms import has_known_products, is_stock, products
 
 # Graph ops that multiply and add up.
-_PRODUCT_OPS = frozenset(
+PRODUCT_OPS = frozenset(
     {
         *("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "XlaEinsum"),
         *("SparseMatMul", "SparseTensorDenseMatMul", "XlaDot", "XlaDotV2"),
@@ -23,7 +24,7 @@ _PRODUCT_OPS = frozenset(
         *("Lowprec>MatMul", "Lowprec>MatMulPasses", "Lowprec>Conv2D", "Lowprec>Conv2DPasses"),
     }
 )
-_OPAQUE_OPS = frozenset(["PyFunc", "PyFuncStateless", "EagerPyFunc", "NumpyFunction"])
+OPAQUE_OPS = frozenset(["PyFunc", "PyFuncStateless", "EagerPyFunc", "NumpyFunction"])
 _STOPS = frozenset(["StopGradient", "PreventGradient"])
 
 
@@ -144,8 +145,14 @@ def trace(model, arguments):
         root[0] = tf.compat.v1.get_default_graph()
         return model(structure, training=True)
 
-    with instrumented(paths, around):
-        graph = tf.function(step, autograph=False).get_concrete_function(arguments).graph
+    try:
+        with instrumented(paths, around):
+            graph = tf.function(step, autograph=False).get_concrete_function(arguments).graph
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(
+            f"model {model.name!r} cannot be called on inputs of shape {shapes_of(arguments)}: "
+            f"{first_line(error)}"
+        ) from error
     for call in sorted(inside, key=lambda c: (c.first, -c.last)):
         if any(c.first <= call.first and call.last <= c.last for c in calls):
             continue  # a part of a known layer, such as attention's projections
@@ -156,10 +163,22 @@ def trace(model, arguments):
     operations = graph.get_operations()
     return Trace(
         calls,
-        _depend_on_weights(graph, operations, calls),
+        _depend_on_weights(model, graph, operations, calls),
         _are_last(operations, calls),
         _unknown(paths, inside, calls, operations, graph),
     )
+
+
+def shapes_of(structure):
+    """Shapes of a structure of tensors or specs, as text."""
+    return ", ".join(str(tuple(t.shape)) for t in tf.nest.flatten(structure))
+
+
+def first_line(error):
+    """What an error says, without the call stack and arguments that Keras adds."""
+    lines = [re.sub(r"\x1b\[\d+m", "", line).strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("Exception encountered when")]
+    return lines[0] if lines else type(error).__name__
 
 
 def _shape(tensor):
@@ -177,9 +196,10 @@ def _known_output(call):
     return True
 
 
-def _depend_on_weights(graph, operations, calls):
+def _depend_on_weights(model, graph, operations, calls):
     """Whether the input of each call depends on a trainable weight, so that BWD is computed."""
-    trainable = _trainable_captures(graph)
+    handles = {id(native(v).handle) for v in model.trainable_variables}
+    trainable = {inside.ref() for outside, inside in graph.captures if id(outside) in handles}
     depends = {}
     for operation in operations:
         if operation.type in _STOPS:
@@ -189,11 +209,6 @@ def _depend_on_weights(graph, operations, calls):
                 depends.get(t.op, False) for t in operation.inputs
             )
     return [any(t.dtype.is_floating and depends.get(t.op, False) for t in c.tensors) for c in calls]
-
-
-def _trainable_captures(graph):
-    handles = {id(v.handle) for v in graph.trainable_variables}
-    return {inside.ref() for outside, inside in graph.captures if id(outside) in handles}
 
 
 def _are_last(operations, calls):
@@ -277,9 +292,9 @@ def _own_weights(layer):
 
 def _products_of(operation, graph):
     """Types of the product ops that an op is, or holds in a function that it calls."""
-    if operation.type in _PRODUCT_OPS | _OPAQUE_OPS:
+    if operation.type in PRODUCT_OPS | OPAQUE_OPS:
         return {operation.type}
-    names = _called_functions(operation.node_def)
+    names = called_functions(operation.node_def)
     if not names:
         return set()
     library = {f.signature.name: f for f in graph.as_graph_def().library.function}
@@ -290,13 +305,13 @@ def _products_of(operation, graph):
             continue
         seen.add(name)
         for node in library[name].node_def:
-            if node.op in _PRODUCT_OPS | _OPAQUE_OPS:
+            if node.op in PRODUCT_OPS | OPAQUE_OPS:
                 found.add(node.op)
-            names |= _called_functions(node)
+            names |= called_functions(node)
     return found
 
 
-def _called_functions(node):
+def called_functions(node):
     names = set()
     for value in node.attr.values():
         if value.HasField("func"):
