@@ -27,6 +27,9 @@ class Case:
     products: int = 0
     steps: int = 0
 
+    def __str__(self):
+        return self.name
+
     def make(self, stock=False, **arguments):
         return (self.parent if stock else self.layer)(**self.arguments, **arguments)
 
@@ -102,7 +105,7 @@ CASES = [
         products=2,
     ),
 ]
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 def images(shape, seed=0):

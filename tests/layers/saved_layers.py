@@ -1,4 +1,4 @@
-"""Saves every layer in one of five ways, and compares in a new process: saved_layers.py WAY FOLDER.
+"""Saves every layer in one of five ways, and compares in a new process: saved_layers.py FOLDER.
 
 Each comparison is bit for bit, of the outputs and of the gradients that a training step takes.
 """
@@ -12,14 +12,17 @@ import traceback
 import numpy as np
 import tensorflow as tf
 from compat import native
-from layer_cases import CASES, images
+from layer_cases import CASES as ALL
+from layer_cases import images
 
 import tf_lowprec as lp
 
 # A format and a chunk of its own for each pass, so that none is taken for another.
 NEAREST = lp.Policy.fp8((5, 6, 9), chunk=(4, None, 3))
 DICE = lp.Policy.fp8((5, 6, 9), chunk=(4, None, 3), accumulator_rounding="stochastic")
-# Only these keep how many random numbers were drawn.
+# Every class once.
+CASES = list({case.layer: case for case in ALL}.values())
+# Only checkpoints and SavedModels keep how many random numbers were drawn.
 POLICIES = {
     "keras": NEAREST,
     "weights": NEAREST,
@@ -27,6 +30,7 @@ POLICIES = {
     "export": NEAREST,
     "saved_model": DICE,
 }
+WAYS = [way for way in POLICIES if way != "export" or hasattr(tf.keras.Model, "export")]
 
 
 def step(function, variables, x):
@@ -44,9 +48,9 @@ class Module(tf.Module):
         self.model = model
         self.variables_of_model = [native(v) for v in model.trainable_variables]
         specification = tf.TensorSpec([None, *model.input_shape[1:]])
-        self.call = tf.function(self._call, input_signature=[specification])
+        self.call = tf.function(self.train, input_signature=[specification])
 
-    def _call(self, x):
+    def train(self, x):
         return self.model(x, training=True)
 
 
@@ -56,7 +60,7 @@ def save(way, case, folder):
     model.set_weights([images(w.shape, i) / 2 for i, w in enumerate(model.get_weights())])
     x = tf.constant(images(case.shape))
     module = Module(model)
-    module.call(x)  # draws, if there is something to draw
+    module.train(x)  # draws, if there is something to draw
     if way == "keras":
         model.save(folder / "model.keras")
     elif way == "weights":
@@ -67,7 +71,7 @@ def save(way, case, folder):
         model.export(str(folder / "model"))
     else:
         tf.saved_model.save(module, str(folder / "model"))
-    function = model if way == "export" else module.call
+    function = {"export": model, "saved_model": module.call}.get(way, module.train)
     np.savez(folder / "want.npz", *step(function, module.variables_of_model, x))
 
 
@@ -91,7 +95,7 @@ def load(way, case, folder):
         checkpoint = tf.train.Checkpoint(model=model)
         checkpoint.read(str(folder / "checkpoint")).assert_existing_objects_matched()
     module = Module(model)
-    return module.call, module.variables_of_model
+    return module.train, module.variables_of_model
 
 
 def compare(way, case, folder):
@@ -101,20 +105,23 @@ def compare(way, case, folder):
         np.testing.assert_array_equal(g, want)
 
 
-def folder_of(case, root):
-    folder = pathlib.Path(root) / case.name.replace(" ", "_")
+def folder_of(way, case, root):
+    folder = pathlib.Path(root) / way / case.name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def main(way, root):
+def main(root):
+    """Writes outcome.json: way -> layer -> what went wrong, or nothing."""
     outcome = {}
-    for case in CASES:
-        try:
-            compare(way, case, folder_of(case, root))
-            outcome[case.name] = ""
-        except Exception:
-            outcome[case.name] = traceback.format_exc()[-3000:]
+    for way in WAYS:
+        outcome[way] = {}
+        for case in CASES:
+            try:
+                compare(way, case, folder_of(way, case, root))
+                outcome[way][case.name] = ""
+            except Exception:
+                outcome[way][case.name] = traceback.format_exc()[-3000:]
     (pathlib.Path(root) / "outcome.json").write_text(json.dumps(outcome))
 
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from cases import assert_same_bits
 from compat import native, needs_keras_3
-from layer_cases import each_case, images
+from layer_cases import CASES, each_case, images
 
 import tf_lowprec as lp
 from tf_lowprec._keras import KERAS_3
@@ -49,12 +49,11 @@ def test_initial_weights_and_outputs_lie_on_their_grids(case):
     assert is_on_grid(y, ACTIVATIONS)
 
 
-@each_case
-def test_gradients_lie_on_their_grids(run, case):
+def check_gradients(mode, case):
     tf.keras.utils.set_random_seed(1)  # any gradient but a zero, which a key's bias may have
     ours = case.built(precision=NEAREST)
 
-    @run
+    @mode
     def gradients(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -65,6 +64,16 @@ def test_gradients_lie_on_their_grids(run, case):
     for gradient in gradients(tf.constant(images(case.shape) / 4)):
         assert is_on_grid(gradient, Q16)
         assert np.any(gradient)
+
+
+@each_case
+def test_gradients_lie_on_their_grids(case):
+    check_gradients(tf.function, case)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.name in ("conv", "lstm")], ids=str)
+def test_gradients_lie_on_their_grids_everywhere(run, case):
+    check_gradients(run, case)
 
 
 def test_dense_rounds_after_gemm_bias_and_activation():
