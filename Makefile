@@ -26,14 +26,9 @@ test-addons: .venv-addons/installed ## the same with TensorFlow 2.15 and tensorf
 
 test-legacy-keras: tf_lowprec/_ops.so ## what depends on Keras, under TF_USE_LEGACY_KERAS=1
 	TF_USE_LEGACY_KERAS=1 $(VENV)/python -m pytest tests/layers tests/optimizers tests/models \
-<<<<<<< HEAD
-		tests/test_precision.py tests/test_formats.py tests/test_export.py tests/test_demo.py \
-		tests/analysis tests/test_convert.py tests/test_cli.py \
-		$(PYTEST_ARGS)
-=======
 		tests/test_precision.py tests/test_policy_map.py tests/test_formats.py \
-		tests/test_export.py tests/test_demo.py $(PYTEST_ARGS)
->>>>>>> layertests
+		tests/test_export.py tests/test_demo.py tests/analysis tests/test_convert.py \
+		tests/test_cli.py $(PYTEST_ARGS)
 
 build: tf_lowprec/_ops.so ## set up and build the op library into tf_lowprec/
 
