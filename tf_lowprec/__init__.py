@@ -4,7 +4,7 @@ Importing it registers its ops, their gradients and its Keras classes, so that S
 .keras files that use them load.
 """
 
-from tf_lowprec import datasets, layers, models, optimizers
+from tf_lowprec import datasets, distribute, layers, models, optimizers
 from tf_lowprec.export import export_weights, import_weights
 from tf_lowprec.formats import (
     BF16,
@@ -21,7 +21,15 @@ from tf_lowprec.formats import (
     FloatFormat,
     Rounding,
 )
-from tf_lowprec.ops import conv2d, from_bits, matmul, quantize, to_bits
+from tf_lowprec.ops import (
+    adacomp_decode,
+    adacomp_encode,
+    conv2d,
+    from_bits,
+    matmul,
+    quantize,
+    to_bits,
+)
 from tf_lowprec.precision import Accumulator, Gemm, Policy
 
 __version__ = "0.1.0"
@@ -43,8 +51,11 @@ __all__ = [
     "Gemm",
     "Policy",
     "Rounding",
+    "adacomp_decode",
+    "adacomp_encode",
     "conv2d",
     "datasets",
+    "distribute",
     "export_weights",
     "from_bits",
     "import_weights",
