@@ -8,7 +8,6 @@ import struct
 
 import numpy as np
 
-HEADER_WORDS = 9
 SEGMENT_ELEMENTS = 2**17
 
 
@@ -158,37 +157,37 @@ def sealed(words):
 
 
 def pack(table, bodies, n, bin_size, scale, sent, encoding, skip=False):
-    flags = (encoding == "entropy") | skip << 1
-    length = HEADER_WORDS + len(table) + len(bodies)
-    header = [0x4143 << 16 | 1 << 8 | flags, 0, length, n % 2**32, n >> 32, bin_size]
-    return sealed([*header, bits_of(scale), sent % 2**32, sent >> 32, *table, *bodies])
+    flags = (encoding == "entropy") | skip << 1 | (n >= 2**32) << 2
+    header = [0xAC << 24 | 1 << 20 | flags << 16 | bin_size, 0, n % 2**32, bits_of(scale)]
+    header += [sent % 2**32] + ([n >> 32, sent >> 32] if n >= 2**32 else [])
+    return sealed([*header, *table, *bodies])
 
 
 def decode(packet, n):
     """What a packet sends, float32 [n], by the specification's own steps."""
     words = [int(w) for w in np.asarray(packet, np.int32).view(np.uint32)]
-    assert words[0] >> 8 == 0x4143 << 8 | 1
+    assert words[0] >> 20 == 0xAC << 4 | 1
     assert words[1] == checksum(words)
-    assert words[2] == len(words)
-    assert words[3] | words[4] << 32 == n
+    assert words[2] == n < 2**32
     y = np.zeros(n, np.float32)
-    if words[0] & 2:
+    entropy, skip, bin_size = words[0] >> 16 & 1, words[0] >> 17 & 1, words[0] & 0xFFFF
+    if skip:
         return np.full(n, np.nan, np.float32)
-    bin_size, scale = words[5], np.frombuffer(np.uint32(words[6]).tobytes(), np.float32)[0]
+    scale = np.array(words[3], np.uint32).view(np.float32)
     size = SEGMENT_ELEMENTS // bin_size * bin_size
     segments = -(-n // size)
-    at, count = HEADER_WORDS + segments, 0
+    at, count = 5 + segments, 0
     for s in range(segments):
-        entry = words[HEADER_WORDS + s]
+        entry = words[5 + s]
         body = words[at : at + entry % 2**24]
         at += len(body)
         elements = min(size, n - s * size)
-        read = read_entropy if words[0] & 1 else read_plain
+        read = read_entropy if entropy else read_plain
         for position, negative in read(body, elements, bin_size, entry >> 24):
             y[s * size + position] += -scale if negative else scale
             count += 1
     assert at == len(words)
-    assert count == words[7] | words[8] << 32
+    assert count == words[4]
     return y
 
 

@@ -176,7 +176,7 @@ inline int64_t SelectBins(const AdaCompTask& task, int64_t first_bin, int64_t be
     int count = 0;
     if (highest != 0) {
       count = SelectBin<kTwice>(dw, residue, g, n, highest, task.soft_threshold,
-                                segment->elements.get() + segment->size);
+                                segment->elements + segment->size);
     }
     segment->counts[bin] = static_cast<uint16_t>(count);
     segment->size += count;
@@ -191,8 +191,8 @@ inline int64_t AdaCompSelect(const AdaCompTask& task, int64_t first_bin, int64_t
 }
 
 inline void AdaCompMeasure(const AdaCompTask& task, AdaCompSegment* segment) {
-  const Selection selection = {segment->counts.data(), static_cast<int64_t>(segment->counts.size()),
-                               segment->elements.get(), task.bin_size};
+  const Selection selection = {segment->counts, segment->num_bins, segment->elements,
+                               task.bin_size};
   segment->entry = MeasureSegment(selection, task.entropy);
 }
 

@@ -1,6 +1,6 @@
 // OpKernels of Lowprec>AdaCompEncode and Lowprec>AdaCompDecode: attributes, checks, threads. The
-// work is done in adacomp.cc.
-#include "cc/kernels/adacomp.h"
+// work is done in adacomp_codec.cc.
+#include "cc/kernels/adacomp_codec.h"
 #include "cc/kernels/op_threads.h"
 #include "cc/kernels/op_util.h"
 #include "cc/numerics/adacomp_packet.h"

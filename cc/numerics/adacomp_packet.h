@@ -9,9 +9,10 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
-constexpr uint32_t kPacketMagic = 0x4143;  // "CA" in memory
+constexpr uint32_t kPacketMagic = 0xAC;
 constexpr uint32_t kPacketVersion = 1;
-constexpr int64_t kPacketHeaderWords = 9;
+constexpr int64_t kPacketHeaderWords = 5;
+constexpr int64_t kWideHeaderWords = 7;  // from 2^32 elements on
 constexpr int64_t kMaxPacketWords = (int64_t{1} << 31) - 1;
 constexpr int kMaxBinSize = 1 << 14;  // 14-bit indices
 constexpr int kMaxByteBinSize = 64;   // 6-bit indices
@@ -20,16 +21,18 @@ constexpr int64_t kSegmentElements = 1 << 17;
 constexpr int64_t kMaxSegmentWords = (int64_t{1} << 24) - 1;
 constexpr int kMaxRiceBits = 15;
 
-constexpr uint32_t kPacketEntropy = 1, kPacketSkip = 2;
+constexpr uint32_t kPacketEntropy = 1, kPacketSkip = 2, kPacketWide = 4;
 
 struct PacketHeader {
   bool entropy = false;
   bool skip = false;  // the gradient was not finite: nothing is sent
-  int64_t num_words = 0;
   int64_t num_elements = 0;
   int bin_size = 1;
   float scale = 0;
   int64_t sent = 0;
+
+  LOWPREC_HD bool wide() const { return num_elements >> 32 != 0; }
+  LOWPREC_HD int64_t num_words() const { return wide() ? kWideHeaderWords : kPacketHeaderWords; }
 };
 
 // How a tensor is cut into bins and segments.
@@ -83,60 +86,69 @@ inline uint32_t PacketChecksum(const uint32_t* words, int64_t num_words) {
 }
 
 LOWPREC_HD void WritePacketHeader(const PacketHeader& header, uint32_t* words) {
-  uint32_t scale;
-  memcpy(&scale, &header.scale, sizeof(scale));
-  words[0] = kPacketMagic << 16 | kPacketVersion << 8 | (header.skip ? kPacketSkip : 0) |
-             (header.entropy ? kPacketEntropy : 0);
+  const uint32_t flags = (header.entropy ? kPacketEntropy : 0) | (header.skip ? kPacketSkip : 0) |
+                         (header.wide() ? kPacketWide : 0);
+  words[0] = kPacketMagic << 24 | kPacketVersion << 20 | flags << 16 |
+             static_cast<uint32_t>(header.bin_size);
   words[1] = 0;
-  words[2] = static_cast<uint32_t>(header.num_words);
-  words[3] = static_cast<uint32_t>(header.num_elements);
-  words[4] = static_cast<uint32_t>(static_cast<uint64_t>(header.num_elements) >> 32);
-  words[5] = static_cast<uint32_t>(header.bin_size);
-  words[6] = scale;
-  words[7] = static_cast<uint32_t>(header.sent);
-  words[8] = static_cast<uint32_t>(static_cast<uint64_t>(header.sent) >> 32);
+  words[2] = static_cast<uint32_t>(header.num_elements);
+  memcpy(&words[3], &header.scale, sizeof(float));
+  words[4] = static_cast<uint32_t>(header.sent);
+  if (header.wide()) {
+    words[5] = static_cast<uint32_t>(header.num_elements >> 32);
+    words[6] = static_cast<uint32_t>(header.sent >> 32);
+  }
 }
 
-// The header of a packet known to be sound.
+// The header of a packet that has one: kPacketHeaderWords words, kWideHeaderWords with kPacketWide.
 LOWPREC_HD PacketHeader ParsePacketHeader(const uint32_t* words) {
+  const uint32_t flags = words[0] >> 16;
+  const bool wide = (flags & kPacketWide) != 0;
   PacketHeader header;
-  header.entropy = (words[0] & kPacketEntropy) != 0;
-  header.skip = (words[0] & kPacketSkip) != 0;
-  header.num_words = words[2];
-  header.num_elements = static_cast<int64_t>(words[3] | static_cast<uint64_t>(words[4]) << 32);
-  header.bin_size = static_cast<int>(words[5]);
-  memcpy(&header.scale, &words[6], sizeof(float));
-  header.sent = static_cast<int64_t>(words[7] | static_cast<uint64_t>(words[8]) << 32);
+  header.entropy = (flags & kPacketEntropy) != 0;
+  header.skip = (flags & kPacketSkip) != 0;
+  header.bin_size = static_cast<int>(words[0] & 0xFFFF);
+  header.num_elements =
+      static_cast<int64_t>(words[2] | (wide ? static_cast<uint64_t>(words[5]) << 32 : 0));
+  memcpy(&header.scale, &words[3], sizeof(float));
+  header.sent = static_cast<int64_t>(words[4] | (wide ? static_cast<uint64_t>(words[6]) << 32 : 0));
   return header;
 }
 
 // What is wrong with the header, the checksum or the segment table of a packet of `num_words`
 // words, or nullptr.
 inline const char* CheckPacketHeader(const uint32_t* words, int64_t num_words) {
-  if (num_words < kPacketHeaderWords) return "it is shorter than a header (9 words)";
-  if (words[0] >> 16 != kPacketMagic) return "it does not begin with the magic number 0x4143";
-  if ((words[0] >> 8 & 0xFF) != kPacketVersion) return "its version is not 1";
-  if (words[0] & 0xFF & ~(kPacketEntropy | kPacketSkip)) return "it has unknown flags";
-  if (words[2] != num_words) return "its length is not the one in its header";
+  if (num_words < kPacketHeaderWords) return "it is shorter than a header (5 words)";
+  if (words[0] >> 24 != kPacketMagic) return "it does not begin with the magic number 0xAC";
+  if ((words[0] >> 20 & 0xF) != kPacketVersion) return "its version is not 1";
+  const uint32_t flags = words[0] >> 16 & 0xF;
+  if (flags & ~(kPacketEntropy | kPacketSkip | kPacketWide)) return "it has unknown flags";
+  if ((flags & kPacketWide) && num_words < kWideHeaderWords) {
+    return "it is shorter than its header (7 words)";
+  }
   if (PacketChecksum(words, num_words) != words[1]) return "its checksum is wrong";
-  if (words[5] < 1 || words[5] > kMaxBinSize) return "its bin size is not in 1..16384";
-  if (words[6] >= 0x7F800000u) return "its scale is not a finite number >= 0";
   const PacketHeader header = ParsePacketHeader(words);
-  if (header.num_elements < 0) return "its number of elements is negative";
+  if (header.bin_size < 1 || header.bin_size > kMaxBinSize) {
+    return "its bin size is not in 1..16384";
+  }
+  if (words[3] >= 0x7F800000u) return "its scale is not a finite number >= 0";
+  if (header.num_elements < 0 || header.wide() != ((flags & kPacketWide) != 0)) {
+    return "its number of elements is not what its header has room for";
+  }
   if (header.sent < 0 || header.sent > header.num_elements) {
     return "it claims to send more elements than there are";
   }
   if (header.skip) {
-    if (num_words != kPacketHeaderWords) return "it is a skip packet with a body";
-    return header.sent != 0 || words[6] != 0 ? "it is a skip packet that sends" : nullptr;
+    if (num_words != header.num_words()) return "it is a skip packet with a body";
+    return header.sent != 0 || words[3] != 0 ? "it is a skip packet that sends" : nullptr;
   }
   const BinLayout layout(header.num_elements, header.bin_size);
-  if (layout.num_segments > num_words - kPacketHeaderWords) {
+  if (layout.num_segments > num_words - header.num_words()) {
     return "it is too short for its segment table";
   }
-  int64_t end = kPacketHeaderWords + layout.num_segments;
+  int64_t end = header.num_words() + layout.num_segments;
   for (int64_t i = 0; i < layout.num_segments; ++i) {
-    const uint32_t entry = words[kPacketHeaderWords + i];
+    const uint32_t entry = words[header.num_words() + i];
     if (SegmentRiceBits(entry) > (header.entropy ? kMaxRiceBits : 0)) {
       return "a segment's Rice parameter is out of range";
     }

@@ -143,7 +143,7 @@ def test_gradient_that_is_not_finite_is_skipped(encoding, bad, at):
     dw, residue = numbers(131)
     dw[at] = bad
     packet, new = lp.adacomp_encode(dw, residue, 50, encoding)
-    assert PacketHeader.of(packet) == PacketHeader(encoding, True, 9, 131, 50, 0.0, 0)
+    assert PacketHeader.of(packet) == PacketHeader(encoding, True, 131, 50, 0.0, 0, 5)
     np.testing.assert_array_equal(packet, oracle.encode(dw, residue, 50, encoding)[0])
     np.testing.assert_array_equal(bits(new), bits(residue))
     assert np.all(np.isnan(lp.adacomp_decode(packet, 131)))

@@ -15,10 +15,11 @@ _REDUCTION = "_all_reduce_sum_gradients"
 _original = None  # (class, its method) while the hook is installed
 
 
-def plain_variable(initial_value, name, device):
+def plain_zeros(shape, dtype, name, device):
     """A variable on one device, that the current strategy does not turn into a mirrored one."""
     with tf.init_scope(), tf.device(device):
-        return resource_variable_ops.ResourceVariable(initial_value, trainable=False, name=name)
+        zeros = tf.zeros(shape, dtype)
+        return resource_variable_ops.ResourceVariable(zeros, trainable=False, name=name)
 
 
 def mirrored(tensors):

@@ -26,12 +26,11 @@ class GradientState(tf.__internal__.tracking.Trackable):
         self.counters = Counters()
         self.residues, self.steps = [], None
         if bin_size is not None:
-            with tf.init_scope():
-                self.steps = _tf_private.plain_variable(tf.zeros((), tf.int64), "steps", "CPU:0")
-                for i, device in enumerate(devices):
-                    self.residues.append(
-                        _tf_private.plain_variable(tf.zeros([num_elements]), f"residue_{i}", device)
-                    )
+            self.steps = _tf_private.plain_zeros([], tf.int64, "steps", "CPU:0")
+            self.residues = [
+                _tf_private.plain_zeros([num_elements], tf.float32, f"residue_{i}", device)
+                for i, device in enumerate(devices)
+            ]
 
     def _serialize_to_tensors(self):
         if not self.residues:

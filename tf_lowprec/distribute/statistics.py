@@ -13,8 +13,8 @@ class Counters:
     """A variable's counters, as one int64 vector that a step adds to."""
 
     def __init__(self):
-        zeros = tf.zeros([len(_FIELDS)], tf.int64)
-        self._values = _tf_private.plain_variable(zeros, "counters", "CPU:0")
+        shape = [len(_FIELDS)]
+        self._values = _tf_private.plain_zeros(shape, tf.int64, "counters", "CPU:0")
 
     def add(self, **counts):
         row = [tf.cast(counts.get(field, 0), tf.int64) for field in _FIELDS]
@@ -126,10 +126,8 @@ class Statistics:
         rows.append(("all", f"{elements:,}", "", f"{per_gradient:,.0f}", "", f"{self.ratio:.1f}"))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         return "\n".join(
-            "  ".join(
-                c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))
-            )
-            for r in rows
+            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
+            for row in rows
         )
 
 

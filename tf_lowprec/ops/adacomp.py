@@ -10,8 +10,7 @@ from tf_lowprec.ops._library import ops
 
 MAX_BIN_SIZE = 2**14  # 14-bit indices
 ENCODINGS = ("plain", "entropy")
-HEADER_WORDS = 9
-_SKIP = 2
+_ENTROPY, _SKIP, _WIDE = 1 << 16, 2 << 16, 4 << 16  # flags in a packet's first word
 
 
 def check_bin_size(bin_size, argument="bin_size"):
@@ -135,35 +134,36 @@ def is_skip(packet):
 
 
 def sent_elements(packet):
-    """The number of elements that a packet sends: an int64 tensor."""
-    low, high = (tf.cast(tf.bitcast(packet[i], tf.uint32), tf.int64) for i in (7, 8))
-    return low + high * 2**32
+    """The number of elements that a packet of less than 2^32 elements sends: an int64 tensor."""
+    return tf.cast(tf.bitcast(packet[4], tf.uint32), tf.int64)
 
 
 @dataclasses.dataclass(frozen=True)
 class PacketHeader:
-    """What the header of a packet says."""
+    """What the header of a packet says, and its length in words."""
 
     encoding: str
     skip: bool
-    num_words: int
     num_elements: int
     bin_size: int
     scale: float
     sent: int
+    num_words: int
 
     @classmethod
     def of(cls, packet):
         """The header of a packet of adacomp_encode, read from its own words."""
-        words = np.asarray(packet, np.int32)[:HEADER_WORDS].view(np.uint32).tolist()
+        packet = np.asarray(packet, np.int32).view(np.uint32)
+        words = packet[:7].tolist()
+        wide = bool(words[0] & _WIDE)
         return cls(
-            encoding=ENCODINGS[words[0] & 1],
+            encoding=ENCODINGS[bool(words[0] & _ENTROPY)],
             skip=bool(words[0] & _SKIP),
-            num_words=words[2],
-            num_elements=words[3] | words[4] << 32,
-            bin_size=words[5],
-            scale=float(np.uint32(words[6]).view(np.float32)),
-            sent=words[7] | words[8] << 32,
+            num_elements=words[2] | (words[5] << 32 if wide else 0),
+            bin_size=words[0] & 0xFFFF,
+            scale=float(packet[3:4].view(np.float32)[0]),
+            sent=words[4] | (words[6] << 32 if wide else 0),
+            num_words=packet.size,
         )
 
 

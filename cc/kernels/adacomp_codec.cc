@@ -1,4 +1,4 @@
-#include "cc/kernels/adacomp.h"
+#include "cc/kernels/adacomp_codec.h"
 
 #include <algorithm>
 #include <atomic>
@@ -33,16 +33,15 @@ AdaCompLoops ChooseAdaComp() {
 
 namespace {
 
-Selection SelectionOf(const AdaCompSegment& segment, int bin_size) {
-  return {segment.counts.data(), static_cast<int64_t>(segment.counts.size()),
-          segment.elements.get(), bin_size};
-}
-
-void Grow(AdaCompSegment* segment, int64_t capacity) {
-  std::unique_ptr<uint16_t[]> larger(new uint16_t[capacity]);
-  std::copy_n(segment->elements.get(), segment->size, larger.get());
-  segment->elements = std::move(larger);
-  segment->capacity = capacity;
+// Where each segment's words begin in a packet whose segment table, at word `begin`, is given.
+std::vector<int64_t> SegmentOffsets(const uint32_t* table, int64_t begin, const BinLayout& layout) {
+  std::vector<int64_t> offsets(layout.num_segments);
+  int64_t offset = begin + layout.num_segments;
+  for (int64_t i = 0; i < layout.num_segments; ++i) {
+    offsets[i] = offset;
+    offset += SegmentWords(table[i]);
+  }
+  return offsets;
 }
 
 }  // namespace
@@ -50,18 +49,29 @@ void Grow(AdaCompSegment* segment, int64_t capacity) {
 AdaCompEncoder::AdaCompEncoder(const AdaCompTask& task, const AdaCompLoops& loops, AdaCompRun run)
     : task_(task), loops_(loops), run_(std::move(run)) {}
 
+void AdaCompEncoder::Owned::Grow(int64_t capacity) {
+  std::unique_ptr<uint16_t[]> larger(new uint16_t[capacity]);
+  std::copy_n(elements.get(), segment.size, larger.get());
+  elements = std::move(larger);
+  segment.elements = elements.get();
+  segment.capacity = capacity;
+}
+
 void AdaCompEncoder::SelectSegment(int64_t index) {
   const BinLayout layout(task_.num_elements, task_.bin_size);
-  AdaCompSegment* segment = &segments_[index];
+  Owned& owned = segments_[index];
+  AdaCompSegment* segment = &owned.segment;
   const int64_t bins = layout.SegmentBins(index), first = index * layout.bins_per_segment;
-  segment->counts.resize(bins);
+  owned.counts.resize(bins);
+  segment->counts = owned.counts.data();
+  segment->num_bins = bins;
   // Usually a few per cent are sent; where it is more, room is made as it fills.
   const int64_t elements = layout.SegmentElements(index);
-  Grow(segment, std::min<int64_t>(elements, task_.bin_size + elements / 16));
+  owned.Grow(std::min<int64_t>(elements, task_.bin_size + elements / 16));
   int64_t bin = 0;
   while (bin < bins && segment->finite) {
     bin = loops_.select(task_, first, bin, bins, segment, maxima_.data());
-    if (bin < bins && segment->finite) Grow(segment, std::min(elements, 2 * segment->capacity));
+    if (bin < bins && segment->finite) owned.Grow(std::min(elements, 2 * segment->capacity));
   }
   if (segment->finite) loops_.measure(task_, segment);
 }
@@ -73,48 +83,39 @@ int64_t AdaCompEncoder::Select() {
   run_(layout.num_segments, kSegmentElements, [this](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) SelectSegment(i);
   });
-  num_words_ = kPacketHeaderWords + layout.num_segments;
-  for (const AdaCompSegment& segment : segments_) {
-    finite_ = finite_ && segment.finite;
-    num_words_ += SegmentWords(segment.entry);
-    sent_ += segment.size;
+  header_.num_elements = task_.num_elements;
+  header_.bin_size = task_.bin_size;
+  header_.entropy = task_.entropy;
+  num_words_ = header_.num_words() + layout.num_segments;
+  for (const Owned& owned : segments_) {
+    header_.skip = header_.skip || !owned.segment.finite;
+    num_words_ += SegmentWords(owned.segment.entry);
+    header_.sent += owned.segment.size;
   }
-  if (!finite_) {
-    sent_ = 0;
-    return num_words_ = kPacketHeaderWords;
+  if (header_.skip) {
+    header_.sent = 0;
+    return num_words_ = header_.num_words();
   }
   double sum = 0;
   for (const float highest : maxima_) sum += highest;
-  scale_ = MeanOfMaxima(sum, layout.num_bins);
+  header_.scale = MeanOfMaxima(sum, layout.num_bins);
   return num_words_;
 }
 
 void AdaCompEncoder::Write(uint32_t* packet) {
   const BinLayout layout(task_.num_elements, task_.bin_size);
-  PacketHeader header;
-  header.entropy = task_.entropy;
-  header.skip = !finite_;
-  header.num_words = num_words_;
-  header.num_elements = task_.num_elements;
-  header.bin_size = task_.bin_size;
-  header.scale = scale_;
-  header.sent = sent_;
-  WritePacketHeader(header, packet);
-  if (finite_) {
-    std::vector<int64_t> offsets(layout.num_segments);
-    int64_t offset = kPacketHeaderWords + layout.num_segments;
-    for (int64_t i = 0; i < layout.num_segments; ++i) {
-      offsets[i] = offset;
-      offset += SegmentWords(segments_[i].entry);
-      packet[kPacketHeaderWords + i] = segments_[i].entry;
-    }
+  WritePacketHeader(header_, packet);
+  if (!header_.skip) {
+    uint32_t* table = packet + header_.num_words();
+    for (int64_t i = 0; i < layout.num_segments; ++i) table[i] = segments_[i].segment.entry;
+    const std::vector<int64_t> offsets = SegmentOffsets(table, header_.num_words(), layout);
     run_(layout.num_segments, kSegmentElements / 4, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const Selection selection = SelectionOf(segments_[i], task_.bin_size);
-        WriteSegment(selection, task_.entropy, segments_[i].entry, packet + offsets[i]);
+        const Selection selection = segments_[i].selection(task_.bin_size);
+        WriteSegment(selection, task_.entropy, segments_[i].segment.entry, packet + offsets[i]);
         float* residue = task_.new_residue + layout.SegmentBegin(i);
         ForEachSelected(selection, [this, residue](int64_t position, bool) {
-          residue[position] = ResidueOfSent(residue[position], scale_);
+          residue[position] = ResidueOfSent(residue[position], header_.scale);
         });
       }
     });
@@ -126,21 +127,6 @@ void AdaCompEncoder::Write(uint32_t* packet) {
   packet[1] = PacketChecksum(packet, num_words_);
 }
 
-namespace {
-
-// Where each segment's words begin.
-std::vector<int64_t> SegmentOffsets(const uint32_t* packet, const BinLayout& layout) {
-  std::vector<int64_t> offsets(layout.num_segments);
-  int64_t offset = kPacketHeaderWords + layout.num_segments;
-  for (int64_t i = 0; i < layout.num_segments; ++i) {
-    offsets[i] = offset;
-    offset += SegmentWords(packet[kPacketHeaderWords + i]);
-  }
-  return offsets;
-}
-
-}  // namespace
-
 const char* CheckAdaCompPacket(const uint32_t* packet, int64_t num_words, int64_t num_elements,
                                const AdaCompRun& run) {
   const char* problem = CheckPacketHeader(packet, num_words);
@@ -149,13 +135,14 @@ const char* CheckAdaCompPacket(const uint32_t* packet, int64_t num_words, int64_
   if (header.num_elements != num_elements) return "it is for another number of elements";
   if (header.skip) return nullptr;
   const BinLayout layout(header.num_elements, header.bin_size);
-  const std::vector<int64_t> offsets = SegmentOffsets(packet, layout);
+  const uint32_t* table = packet + header.num_words();
+  const std::vector<int64_t> offsets = SegmentOffsets(table, header.num_words(), layout);
   std::atomic<int64_t> sent(0);
   std::atomic<bool> sound(true);
   run(layout.num_segments, kSegmentElements / 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t count = CheckSegment(header, packet[kPacketHeaderWords + i],
-                                         packet + offsets[i], layout.SegmentElements(i));
+      const int64_t count =
+          CheckSegment(header, table[i], packet + offsets[i], layout.SegmentElements(i));
       if (count < 0) {
         sound = false;
       } else {
@@ -176,13 +163,14 @@ void AddAdaCompPacket(const uint32_t* packet, bool first, float* y, const AdaCom
     return;
   }
   const BinLayout layout(header.num_elements, header.bin_size);
-  const std::vector<int64_t> offsets = SegmentOffsets(packet, layout);
+  const uint32_t* table = packet + header.num_words();
+  const std::vector<int64_t> offsets = SegmentOffsets(table, header.num_words(), layout);
   run(layout.num_segments, kSegmentElements / 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float* part = y + layout.SegmentBegin(i);
       const int64_t elements = layout.SegmentElements(i);
       if (first) std::fill_n(part, elements, 0.0f);
-      AddSegment(header, packet[kPacketHeaderWords + i], packet + offsets[i], elements, part);
+      AddSegment(header, table[i], packet + offsets[i], elements, part);
     }
   });
 }
