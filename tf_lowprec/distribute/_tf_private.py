@@ -7,7 +7,8 @@ import functools
 
 import tensorflow as tf
 from tensorflow.python.distribute import distribute_utils, values
-from tensorflow.python.ops import resource_variable_ops
+from tensorflow.python.framework import ops
+from tensorflow.python.ops import control_flow_util, resource_variable_ops
 
 from tf_lowprec._keras import KERAS_3
 
@@ -35,6 +36,13 @@ def variable_key(variable):
 def cross_device_ops_of(strategy):
     """A MirroredStrategy's cross-device op; None for other strategies."""
     return getattr(strategy.extended, "_cross_device_ops", None)
+
+
+def compiles_for_xla():
+    """Whether the graph that is being traced is for tf.function(jit_compile=True)."""
+    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(
+        ops.get_default_graph()
+    )
 
 
 def _reducing_class():

@@ -118,6 +118,11 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
                         steps=1, gradients=len(values), bytes=sum(map(_dense_bytes, values))
                     )
         if chosen:
+            if _tf_private.compiles_for_xla():
+                raise ValueError(
+                    "jit_compile = True must be False under AdaCompAllReduce: its ops have no XLA "
+                    "kernels, nor does XLA compile a step with variables on several devices"
+                )
             reduced = self._reduce_chosen(reduce_op, pairs, states, chosen, options)
             for i, result in zip(chosen, reduced):
                 results[i] = result
