@@ -106,6 +106,22 @@ class Statistics:
         """Of all gradients together, those that go dense included."""
         return self.dense_bytes / self.bytes if self.bytes else float("nan")
 
+    @property
+    def bytes_per_gradient(self):
+        """What one replica sends in one step, all gradients together."""
+        return sum(g.bytes_per_gradient for g in self.gradients)
+
+    def since(self, before):
+        """The difference to earlier Statistics of the same source, which may lack variables."""
+        gradients = []
+        for i, now in enumerate(self.gradients):
+            if i < len(before.gradients):
+                old = before.gradients[i]
+                counts = {f: getattr(now, f) - getattr(old, f) for f in _FIELDS}
+                now = dataclasses.replace(now, **counts)
+            gradients.append(now)
+        return Statistics(tuple(gradients))
+
     def table(self):
         """As text: a line per variable and one for all."""
         rows = [("variable", "elements", "bin", "bytes/gradient", "sent/bin", "ratio")]
@@ -122,8 +138,8 @@ class Statistics:
                 )
             )
         elements = sum(g.num_elements for g in self.gradients)
-        per_gradient = sum(g.bytes_per_gradient for g in self.gradients)
-        rows.append(("all", f"{elements:,}", "", f"{per_gradient:,.0f}", "", f"{self.ratio:.1f}"))
+        size = f"{self.bytes_per_gradient:,.0f}"
+        rows.append(("all", f"{elements:,}", "", size, "", f"{self.ratio:.1f}"))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         return "\n".join(
             "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
