@@ -20,10 +20,8 @@ struct AdaCompTask {
 
 // The elements selected in one segment, and room for more.
 struct AdaCompSegment {
-  uint16_t* counts = nullptr;  // per bin
-  int64_t num_bins = 0;
-  uint16_t* elements = nullptr;  // index in the bin, bit 14: negative
-  int64_t capacity = 0, size = 0;
+  uint16_t* codes = nullptr;  // of a Selection: cc/numerics/adacomp_codes.h
+  int64_t capacity = 0, size = 0, num_empty = 0;
   uint32_t entry = 0;  // its place in the segment table
   bool finite = true;
 };
@@ -34,6 +32,9 @@ using AdaCompSelectFn = int64_t (*)(const AdaCompTask& task, int64_t first_bin, 
                                     int64_t end, AdaCompSegment* segment, float* maxima);
 // Sets `entry` of a segment that was selected in full.
 using AdaCompMeasureFn = void (*)(const AdaCompTask& task, AdaCompSegment* segment);
+
+// The room that a bin of n elements needs: some codes more, since up to 16 are written at a time.
+constexpr int64_t AdaCompRoom(int64_t n) { return n + 16; }
 
 struct AdaCompLoops {
   AdaCompSelectFn select;

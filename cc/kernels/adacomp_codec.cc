@@ -51,9 +51,9 @@ AdaCompEncoder::AdaCompEncoder(const AdaCompTask& task, const AdaCompLoops& loop
 
 void AdaCompEncoder::Owned::Grow(int64_t capacity) {
   std::unique_ptr<uint16_t[]> larger(new uint16_t[capacity]);
-  std::copy_n(elements.get(), segment.size, larger.get());
-  elements = std::move(larger);
-  segment.elements = elements.get();
+  std::copy_n(codes.get(), segment.size, larger.get());
+  codes = std::move(larger);
+  segment.codes = codes.get();
   segment.capacity = capacity;
 }
 
@@ -62,16 +62,12 @@ void AdaCompEncoder::SelectSegment(int64_t index) {
   Owned& owned = segments_[index];
   AdaCompSegment* segment = &owned.segment;
   const int64_t bins = layout.SegmentBins(index), first = index * layout.bins_per_segment;
-  owned.counts.resize(bins);
-  segment->counts = owned.counts.data();
-  segment->num_bins = bins;
   // Usually a few per cent are sent; where it is more, room is made as it fills.
-  const int64_t elements = layout.SegmentElements(index);
-  owned.Grow(std::min<int64_t>(elements, task_.bin_size + elements / 16));
+  owned.Grow(AdaCompRoom(task_.bin_size) + layout.SegmentElements(index) / 16);
   int64_t bin = 0;
   while (bin < bins && segment->finite) {
     bin = loops_.select(task_, first, bin, bins, segment, maxima_.data());
-    if (bin < bins && segment->finite) owned.Grow(std::min(elements, 2 * segment->capacity));
+    if (bin < bins && segment->finite) owned.Grow(2 * segment->capacity);
   }
   if (segment->finite) loops_.measure(task_, segment);
 }
@@ -90,7 +86,7 @@ int64_t AdaCompEncoder::Select() {
   for (const Owned& owned : segments_) {
     header_.skip = header_.skip || !owned.segment.finite;
     num_words_ += SegmentWords(owned.segment.entry);
-    header_.sent += owned.segment.size;
+    header_.sent += owned.segment.size - owned.segment.num_empty;
   }
   if (header_.skip) {
     header_.sent = 0;
@@ -114,7 +110,7 @@ void AdaCompEncoder::Write(uint32_t* packet) {
         const Selection selection = segments_[i].selection(task_.bin_size);
         WriteSegment(selection, task_.entropy, segments_[i].segment.entry, packet + offsets[i]);
         float* residue = task_.new_residue + layout.SegmentBegin(i);
-        ForEachSelected(selection, [this, residue](int64_t position, bool) {
+        ForEachSelected(selection, [this, residue](int64_t position, uint32_t) {
           residue[position] = ResidueOfSent(residue[position], header_.scale);
         });
       }

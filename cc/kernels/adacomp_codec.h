@@ -31,11 +31,10 @@ class AdaCompEncoder {
   // A segment and what its pointers point to.
   struct Owned {
     AdaCompSegment segment;
-    std::vector<uint16_t> counts;
-    std::unique_ptr<uint16_t[]> elements;
+    std::unique_ptr<uint16_t[]> codes;
     void Grow(int64_t capacity);
     Selection selection(int bin_size) const {
-      return {segment.counts, segment.num_bins, segment.elements, bin_size};
+      return {segment.codes, segment.size, segment.num_empty, bin_size};
     }
   };
 

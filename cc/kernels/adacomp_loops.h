@@ -43,7 +43,16 @@ struct BinLanes {
     return _mm512_mask_test_epi32_mask(_mm512_cmpge_epu32_mask(Magnitude(h), least),
                                        _mm512_castps_si512(g), _mm512_set1_epi32(0x7FFFFFFF));
   }
-  static uint32_t Negative(Vector v) { return _mm512_movepi32_mask(_mm512_castps_si512(v)); }
+  // Appends the codes of the selected lanes, of 16 from `index` on; writes up to 16 codes.
+  static uint16_t* Append(uint32_t selected, Vector g, int64_t index, uint16_t* codes) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i at = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int>(index)));
+    const __m512i sign = _mm512_slli_epi32(_mm512_srli_epi32(_mm512_castps_si512(g), 31), 14);
+    const __m512i code =
+        _mm512_maskz_compress_epi32(static_cast<Mask>(selected), _mm512_or_epi32(at, sign));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), _mm512_cvtepi32_epi16(code));
+    return codes + __builtin_popcount(selected);
+  }
 };
 
 #elif defined(__AVX2__)
@@ -117,43 +126,83 @@ inline uint32_t AccumulateBin(const float* dw, const float* residue, float* g, i
 #endif
 }
 
-// Appends the elements of a bin that are sent; returns how many.
+// Appends the codes of the elements whose bits are set, of 64 from `index` on; returns their end.
+// Writes up to three codes more.
+inline uint16_t* AppendCodes(uint64_t selected, uint64_t negative, int64_t index, uint16_t* codes) {
+  uint16_t* const end = codes + __builtin_popcountll(selected);
+  // By fours, since how many there are cannot be foreseen.
+  for (; selected != 0; codes += 4) {
+    for (int i = 0; i < 4; ++i) {
+      const int at = __builtin_ctzll(selected | uint64_t{1} << 63);
+      codes[i] = static_cast<uint16_t>((index + at) | (negative >> at & 1) << 14);
+      selected &= selected - 1;
+    }
+  }
+  return end;
+}
+
+// Appends the codes of a bin's elements that are sent, or a 0; returns their end.
 template <bool kTwice>
-inline int SelectBin(const float* dw, const float* residue, const float* g, int64_t n,
-                     uint32_t highest, float soft_threshold, uint16_t* elements) {
-  uint16_t* out = elements;
+inline uint16_t* SelectBin(const float* dw, const float* residue, const float* g, int64_t n,
+                           uint32_t highest, float soft_threshold, uint16_t* codes) {
+  uint16_t* out = codes;
 #if defined(__AVX2__)
   using L = BinLanes;
   const L::Integers least = L::SetBits(highest);
   const L::Vector factor = L::Set(soft_threshold);
-  const auto append = [&](int64_t i, L::Vector sum, L::Vector d, L::Vector r) {
-    const L::Vector h = kTwice ? L::Add(sum, d) : L::Fma(factor, d, r);
-    uint32_t selected = L::Selected(sum, h, least);
-    if (selected == 0) return;
-    const uint32_t negative = L::Negative(sum);
-    do {
-      const int lane = __builtin_ctz(selected);
-      *out++ = static_cast<uint16_t>((i + lane) | (negative >> lane & 1) << kSignShift);
-      selected &= selected - 1;
-    } while (selected != 0);
+  const auto compare = [&](L::Vector sum, L::Vector d, L::Vector r) {
+    return L::Selected(sum, kTwice ? L::Add(sum, d) : L::Fma(factor, d, r), least);
   };
+#endif
+#if defined(__AVX512F__)
   int64_t i = 0;
   for (; i + L::kLanes <= n; i += L::kLanes) {
-    append(i, L::Load(g + i), L::Load(dw + i), kTwice ? L::Set(0) : L::Load(residue + i));
+    const L::Vector sum = L::Load(g + i);
+    const L::Vector r = kTwice ? sum : L::Load(residue + i);
+    out = L::Append(compare(sum, L::Load(dw + i), r), sum, i, out);
   }
   if (i < n) {
     const L::Mask tail = L::Tail(n - i);
-    append(i, L::Load(g + i, tail), L::Load(dw + i, tail),
-           kTwice ? L::Set(0) : L::Load(residue + i, tail));
+    const L::Vector sum = L::Load(g + i, tail);
+    const L::Vector r = kTwice ? sum : L::Load(residue + i, tail);
+    out = L::Append(compare(sum, L::Load(dw + i, tail), r), sum, i, out);
+  }
+#elif defined(__AVX2__)
+  for (int64_t block = 0; block < n; block += 64) {
+    const int64_t end = n - block < 64 ? n : block + 64;
+    uint64_t selected = 0, negative = 0;
+    const auto mark = [&](int64_t i, L::Vector sum, L::Vector d, L::Vector r) {
+      selected |= static_cast<uint64_t>(compare(sum, d, r)) << (i - block);
+      negative |= static_cast<uint64_t>(L::Negative(sum)) << (i - block);
+    };
+    int64_t i = block;
+    for (; i + L::kLanes <= end; i += L::kLanes) {
+      const L::Vector sum = L::Load(g + i);
+      mark(i, sum, L::Load(dw + i), kTwice ? sum : L::Load(residue + i));
+    }
+    if (i < end) {
+      const L::Mask tail = L::Tail(end - i);
+      const L::Vector sum = L::Load(g + i, tail);
+      mark(i, sum, L::Load(dw + i, tail), kTwice ? sum : L::Load(residue + i, tail));
+    }
+    out = AppendCodes(selected, negative, block, out);
   }
 #else
-  for (int64_t i = 0; i < n; ++i) {
-    if (IsSent(g[i], LookAhead<kTwice>(g[i], dw[i], residue[i], soft_threshold), highest)) {
-      *out++ = static_cast<uint16_t>(i | (std::signbit(g[i]) ? 1 << kSignShift : 0));
+  for (int64_t block = 0; block < n; block += 64) {
+    const int count = static_cast<int>(n - block < 64 ? n - block : 64);
+    uint64_t selected = 0, negative = 0;
+    for (int i = 0; i < count; ++i) {
+      const int64_t at = block + i;
+      if (IsSent(g[at], LookAhead<kTwice>(g[at], dw[at], residue[at], soft_threshold), highest)) {
+        selected |= uint64_t{1} << i;
+        negative |= static_cast<uint64_t>(std::signbit(g[at])) << i;
+      }
     }
+    out = AppendCodes(selected, negative, block, out);
   }
 #endif
-  return static_cast<int>(out - elements);
+  *codes = out == codes ? 0 : *codes | kSelectedFirst;
+  return out == codes ? out + 1 : out;
 }
 
 template <bool kTwice>
@@ -163,7 +212,7 @@ inline int64_t SelectBins(const AdaCompTask& task, int64_t first_bin, int64_t be
     const int64_t at = (first_bin + bin) * task.bin_size;
     const int64_t left = task.num_elements - at;
     const int64_t n = left < task.bin_size ? left : task.bin_size;
-    if (segment->size + n > segment->capacity) return bin;
+    if (segment->size + AdaCompRoom(n) > segment->capacity) return bin;
     const float* dw = task.gradient + at;
     const float* residue = task.residue + at;
     float* g = task.new_residue + at;
@@ -173,13 +222,15 @@ inline int64_t SelectBins(const AdaCompTask& task, int64_t first_bin, int64_t be
       return bin;
     }
     memcpy(&maxima[first_bin + bin], &highest, sizeof(highest));
-    int count = 0;
-    if (highest != 0) {
-      count = SelectBin<kTwice>(dw, residue, g, n, highest, task.soft_threshold,
-                                segment->elements + segment->size);
+    uint16_t* codes = segment->codes + segment->size;
+    uint16_t* stop = codes + 1;
+    if (highest == 0) {
+      *codes = 0;
+    } else {
+      stop = SelectBin<kTwice>(dw, residue, g, n, highest, task.soft_threshold, codes);
     }
-    segment->counts[bin] = static_cast<uint16_t>(count);
-    segment->size += count;
+    segment->size += stop - codes;
+    segment->num_empty += *codes == 0;
   }
   return end;
 }
@@ -191,8 +242,7 @@ inline int64_t AdaCompSelect(const AdaCompTask& task, int64_t first_bin, int64_t
 }
 
 inline void AdaCompMeasure(const AdaCompTask& task, AdaCompSegment* segment) {
-  const Selection selection = {segment->counts, segment->num_bins, segment->elements,
-                               task.bin_size};
+  const Selection selection = {segment->codes, segment->size, segment->num_empty, task.bin_size};
   segment->entry = MeasureSegment(selection, task.entropy);
 }
 

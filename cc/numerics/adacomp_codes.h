@@ -11,26 +11,29 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
-// A selected element: its index in its bin, and bit 14 where it is negative.
-constexpr int kSignShift = 14;
-constexpr uint16_t kIndexMask = (1 << kSignShift) - 1;
-
-// What was selected in a segment: the number of elements in each bin, and the elements in order.
+// What was selected in a segment, as 16-bit codes: for each bin its elements in order (the index in
+// the bin, a sign bit, and a bit that is set in the bin's first), or a 0 if it has none.
 struct Selection {
-  const uint16_t* counts;
-  int64_t num_bins;
-  const uint16_t* elements;
+  const uint16_t* codes;
+  int64_t num_codes;
+  int64_t num_empty;  // bins, of the codes
   int bin_size;
 };
 
-// visit(position in the segment, whether negative) for each selected element.
+constexpr uint16_t kSelectedIndex = 0x3FFF, kSelectedSign = 0x4000, kSelectedFirst = 0x8000;
+
+// visit(position in the segment, sign bit as bit 31) for each selected element.
 template <typename Visit>
 inline void ForEachSelected(const Selection& s, Visit visit) {
-  const uint16_t* element = s.elements;
-  for (int64_t bin = 0; bin < s.num_bins; ++bin) {
-    const int64_t base = bin * s.bin_size;
-    for (int left = s.counts[bin]; left > 0; --left, ++element) {
-      visit(base + (*element & kIndexMask), (*element >> kSignShift) != 0);
+  int64_t begin = -s.bin_size;
+  for (int64_t i = 0; i < s.num_codes; ++i) {
+    const uint32_t code = s.codes[i];
+    // Only one branch, and that one rarely taken: which elements are first cannot be foreseen.
+    begin += s.bin_size & -static_cast<int64_t>(code >> 15);
+    if (code == 0) {
+      begin += s.bin_size;
+    } else {
+      visit(begin + (code & kSelectedIndex), (code & kSelectedSign) << 17);
     }
   }
 }
@@ -50,48 +53,41 @@ struct PlainCode {
   static constexpr Code kEmptyRun = kSign;
   static constexpr int64_t kLongestRun = (int64_t{1} << (8 * sizeof(Code))) + 1;
 
-  static Code Of(uint16_t element, bool first) {
-    return static_cast<Code>((element & kIndex) | (element >> kSignShift ? kSign : 0) |
-                             (first ? kFirst : 0));
+  static Code Of(uint32_t selected) {
+    return static_cast<Code>((selected & kIndex) | (selected >> 14 << kIndexBits));
   }
 };
 
-// put(code) for each code of a segment. Inlined: with a counter it gives the length.
+// put(code) for the codes that stand for `empty` empty bins.
 template <typename Code, typename Put>
-inline void PutPlain(const Selection& s, Put put) {
+inline void PutEmptyBins(int64_t empty, Put put) {
   using P = PlainCode<Code>;
-  const uint16_t* element = s.elements;
-  int64_t empty = 0;
-  const auto put_empty = [&] {
-    while (empty > 0) {
-      if (empty == 1) {
-        put(P::kEmptyBin);
-        empty = 0;
-      } else {
-        const int64_t run = empty < P::kLongestRun ? empty : P::kLongestRun;
-        put(P::kEmptyRun);
-        put(static_cast<Code>(run - 2));
-        empty -= run;
-      }
-    }
-  };
-  for (int64_t bin = 0; bin < s.num_bins; ++bin) {
-    int left = s.counts[bin];
-    if (left == 0) {
-      ++empty;
-      continue;
-    }
-    if (empty > 0) put_empty();
-    put(P::Of(*element++, true));
-    while (--left > 0) put(P::Of(*element++, false));
+  while (empty > 1) {
+    const int64_t run = empty < P::kLongestRun ? empty : P::kLongestRun;
+    put(P::kEmptyRun);
+    put(static_cast<Code>(run - 2));
+    empty -= run;
   }
-  put_empty();
+  if (empty == 1) put(P::kEmptyBin);
+}
+
+// The number of empty bins from code i on.
+inline int64_t EmptyRun(const Selection& s, int64_t i) {
+  int64_t end = i;
+  while (end < s.num_codes && s.codes[end] == 0) ++end;
+  return end - i;
 }
 
 template <typename Code>
 inline int64_t PlainWords(const Selection& s) {
-  int64_t codes = 0;
-  PutPlain<Code>(s, [&codes](Code) { ++codes; });
+  int64_t codes = s.num_codes;
+  for (int64_t i = 0; s.num_empty > 0 && i < s.num_codes; ++i) {
+    const int64_t run = EmptyRun(s, i);
+    if (run < 2) continue;
+    codes -= run;
+    PutEmptyBins<Code>(run, [&codes](Code) { ++codes; });
+    i += run;
+  }
   const int64_t per_word = 4 / sizeof(Code);
   return (codes + per_word - 1) / per_word;
 }
@@ -102,15 +98,44 @@ inline void WritePlain(const Selection& s, uint32_t* words, int64_t num_words) {
   if (num_words == 0) return;
   words[num_words - 1] = 0;
   char* out = reinterpret_cast<char*>(words);
-  PutPlain<Code>(s, [&out](Code code) {
+  const auto put = [&out](Code code) {
     memcpy(out, &code, sizeof(code));
     out += sizeof(code);
-  });
+  };
+  if (s.num_empty == 0) {
+    for (int64_t i = 0; i < s.num_codes; ++i) put(PlainCode<Code>::Of(s.codes[i]));
+    return;
+  }
+  for (int64_t i = 0; i < s.num_codes;) {
+    if (s.codes[i] != 0) {
+      put(PlainCode<Code>::Of(s.codes[i++]));
+    } else {
+      const int64_t run = EmptyRun(s, i);
+      PutEmptyBins<Code>(run, put);
+      i += run;
+    }
+  }
 }
 
-// visit(position, negative) for each element of a segment. Returns the number of elements, or -1 at
-// the first code that makes no sense.
-template <typename Code, typename Visit>
+// Moves `begin` to the last of the empty bins that `code` stands for; false if they are too many.
+template <typename Code>
+inline bool SkipEmptyBins(Code code, const char** in, const char* end, int64_t num_elements,
+                          int bin_size, int64_t* begin) {
+  int64_t bins = 1;
+  if (code == PlainCode<Code>::kEmptyRun) {
+    if (*in == end) return false;
+    memcpy(&code, *in, sizeof(code));
+    *in += sizeof(code);
+    bins = int64_t{code} + 2;
+  }
+  *begin += bins * bin_size;
+  return *begin < num_elements;
+}
+
+// visit(position, sign bit as bit 31) for each element of a segment. Returns the number of
+// elements, or -1 if some code makes no sense: then positions outside the segment may have been
+// visited. With kSound the codes are known to make sense.
+template <typename Code, bool kSound, typename Visit>
 inline int64_t WalkPlain(const uint32_t* words, int64_t num_words, int64_t num_elements,
                          int bin_size, Visit visit) {
   using P = PlainCode<Code>;
@@ -118,41 +143,34 @@ inline int64_t WalkPlain(const uint32_t* words, int64_t num_words, int64_t num_e
   const char* const end = in + 4 * num_words;
   // begin: of the current bin; next: the least index that a further element of it may have.
   int64_t begin = -bin_size, next = bin_size, sent = 0;
+  bool sound = true;
   while (in != end) {
     Code code;
     memcpy(&code, in, sizeof(code));
     in += sizeof(code);
     const int64_t index = code & P::kIndex;
-    if (code & P::kFirst) {
-      begin += bin_size;
-    } else if (index == 0) {
+    const int64_t first = code >> (P::kIndexBits + 1);
+    if ((code & (P::kIndex | P::kFirst)) == 0) {
       if (begin + bin_size >= num_elements) {  // behind the last bin: the rest fills a word
-        if (code != 0 || end - in >= 4 - static_cast<int>(sizeof(Code))) return -1;
-        for (; in != end; ++in) {
-          if (*in != 0) return -1;
-        }
-        return sent;
+        sound = sound && code == 0 && end - in < 4 - static_cast<int>(sizeof(Code));
+        for (; in != end; ++in) sound = sound && *in == 0;
+        break;
       }
-      int64_t bins = 1;
-      if (code == P::kEmptyRun) {
-        if (in == end) return -1;
-        memcpy(&code, in, sizeof(code));
-        in += sizeof(code);
-        bins = int64_t{code} + 2;
-      }
-      begin += bins * bin_size;
-      if (begin >= num_elements) return -1;
+      if (!SkipEmptyBins(code, &in, end, num_elements, bin_size, &begin)) return -1;
       next = bin_size;
       continue;
-    } else if (index < next) {
-      return -1;
     }
-    if (index >= bin_size || begin + index >= num_elements) return -1;
-    visit(begin + index, (code & P::kSign) != 0);
-    next = index + 1;
+    // No branches here: which codes are first cannot be foreseen.
+    begin += bin_size & -first;
+    if (!kSound) {
+      next &= first - 1;
+      sound = sound & (index >= next) & (index < bin_size) & (begin + index < num_elements);
+      next = index + 1;
+    }
+    visit(begin + index, static_cast<uint32_t>(code >> P::kIndexBits & 1) << 31);
     ++sent;
   }
-  return begin + bin_size >= num_elements ? sent : -1;
+  return sound && begin + bin_size >= num_elements ? sent : -1;
 }
 
 // ---- entropy: Rice codes of the gaps between elements ---------------------------------------
@@ -168,7 +186,7 @@ inline RiceCost CheapestRice(const Selection& s) {
   int64_t bits[kMaxRiceBits + 1] = {};
   uint32_t partial[kMaxRiceBits + 1] = {};  // gaps add up to less than 2^17
   int64_t previous = -1, count = 0;
-  ForEachSelected(s, [&](int64_t position, bool) {
+  ForEachSelected(s, [&](int64_t position, uint32_t) {
     const uint32_t gap = static_cast<uint32_t>(position - previous - 1);
     for (int k = 0; k <= kMaxRiceBits; ++k) partial[k] += gap >> k;
     previous = position;
@@ -215,9 +233,9 @@ inline void WriteEntropy(const Selection& s, int rice_bits, uint32_t* words) {
   const int length = rice_bits + 2;
   const uint32_t low = (1u << rice_bits) - 1;
   int64_t previous = -1;
-  ForEachSelected(s, [&](int64_t position, bool negative) {
+  ForEachSelected(s, [&](int64_t position, uint32_t sign) {
     const uint32_t gap = static_cast<uint32_t>(position - previous - 1);
-    const uint64_t tail = 1 | (negative ? 2 : 0) | static_cast<uint64_t>(gap & low) << 2;
+    const uint64_t tail = 1 | sign >> 30 | static_cast<uint64_t>(gap & low) << 2;
     const int zeros = static_cast<int>(gap >> rice_bits);
     if (zeros + length <= 32) {
       writer.Put(tail << zeros, zeros + length);
@@ -230,7 +248,7 @@ inline void WriteEntropy(const Selection& s, int rice_bits, uint32_t* words) {
   writer.Finish();
 }
 
-// As WalkPlain.
+// As WalkPlain; visits positions in the segment only.
 template <typename Visit>
 inline int64_t WalkEntropy(const uint32_t* words, int64_t num_words, int rice_bits,
                            int64_t num_elements, Visit visit) {
@@ -260,12 +278,12 @@ inline int64_t WalkEntropy(const uint32_t* words, int64_t num_words, int rice_bi
       held += 32;
     }
     if (held < rice_bits + 2) return -1;
-    const bool negative = window & 2;
+    const uint32_t sign = static_cast<uint32_t>(window & 2) << 30;
     position += 1 + (zeros << rice_bits | static_cast<int64_t>(window >> 2 & low));
     window >>= rice_bits + 2;
     held -= rice_bits + 2;
     if (position >= num_elements) return -1;
-    visit(position, negative);
+    visit(position, sign);
     ++sent;
   }
 }
@@ -292,31 +310,37 @@ inline void WriteSegment(const Selection& s, bool entropy, uint32_t entry, uint3
   }
 }
 
-template <typename Visit>
+template <bool kSound, typename Visit>
 inline int64_t WalkSegment(const PacketHeader& header, uint32_t entry, const uint32_t* words,
                            int64_t num_elements, Visit visit) {
   const int64_t num_words = SegmentWords(entry);
+  const int bin_size = header.bin_size;
   if (header.entropy) {
     return WalkEntropy(words, num_words, SegmentRiceBits(entry), num_elements, visit);
   }
-  if (header.bin_size <= kMaxByteBinSize) {
-    return WalkPlain<uint8_t>(words, num_words, num_elements, header.bin_size, visit);
+  if (bin_size <= kMaxByteBinSize) {
+    return WalkPlain<uint8_t, kSound>(words, num_words, num_elements, bin_size, visit);
   }
-  return WalkPlain<uint16_t>(words, num_words, num_elements, header.bin_size, visit);
+  return WalkPlain<uint16_t, kSound>(words, num_words, num_elements, bin_size, visit);
 }
 
 // The number of elements that a segment sends, or -1 if it is corrupt.
 inline int64_t CheckSegment(const PacketHeader& header, uint32_t entry, const uint32_t* words,
                             int64_t num_elements) {
-  return WalkSegment(header, entry, words, num_elements, [](int64_t, bool) {});
+  return WalkSegment<false>(header, entry, words, num_elements, [](int64_t, uint32_t) {});
 }
 
 // y[position] += its value, for a segment that CheckSegment found sound.
 inline void AddSegment(const PacketHeader& header, uint32_t entry, const uint32_t* words,
                        int64_t num_elements, float* y) {
-  const float scale = header.scale;
-  WalkSegment(header, entry, words, num_elements,
-              [=](int64_t i, bool negative) { y[i] += negative ? -scale : scale; });
+  uint32_t scale;
+  memcpy(&scale, &header.scale, sizeof(scale));
+  WalkSegment<true>(header, entry, words, num_elements, [=](int64_t i, uint32_t sign) {
+    const uint32_t bits = scale | sign;
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    y[i] += value;
+  });
 }
 
 LOWPREC_END_NAMESPACE
