@@ -4,7 +4,7 @@ Importing it registers its ops, their gradients and its Keras classes, so that S
 .keras files that use them load.
 """
 
-from tf_lowprec import analysis, datasets, layers, models, optimizers
+from tf_lowprec import analysis, datasets, distribute, layers, models, optimizers
 from tf_lowprec.convert import convert, unconverted
 from tf_lowprec.export import export_weights, import_weights
 from tf_lowprec.formats import (
@@ -22,7 +22,17 @@ from tf_lowprec.formats import (
     FloatFormat,
     Rounding,
 )
-from tf_lowprec.ops import conv2d, conv2d_transpose, einsum, from_bits, matmul, quantize, to_bits
+from tf_lowprec.ops import (
+    adacomp_decode,
+    adacomp_encode,
+    conv2d,
+    conv2d_transpose,
+    einsum,
+    from_bits,
+    matmul,
+    quantize,
+    to_bits,
+)
 from tf_lowprec.policy_map import PolicyMap
 from tf_lowprec.precision import Accumulator, Gemm, Policy
 
@@ -46,11 +56,14 @@ __all__ = [
     "Policy",
     "PolicyMap",
     "Rounding",
+    "adacomp_decode",
+    "adacomp_encode",
     "analysis",
     "conv2d",
     "conv2d_transpose",
     "convert",
     "datasets",
+    "distribute",
     "einsum",
     "export_weights",
     "from_bits",

@@ -1,5 +1,6 @@
 """One thin module per op family. Importing this package registers the ops and their gradients."""
 
+from tf_lowprec.ops.adacomp import adacomp_decode, adacomp_encode
 from tf_lowprec.ops.bits import from_bits, to_bits
 from tf_lowprec.ops.conv2d import conv2d
 from tf_lowprec.ops.conv2d_transpose import conv2d_transpose
@@ -7,4 +8,14 @@ from tf_lowprec.ops.einsum import einsum
 from tf_lowprec.ops.matmul import matmul
 from tf_lowprec.ops.quantize import quantize
 
-__all__ = ["conv2d", "conv2d_transpose", "einsum", "from_bits", "matmul", "quantize", "to_bits"]
+__all__ = [
+    "adacomp_decode",
+    "adacomp_encode",
+    "conv2d",
+    "conv2d_transpose",
+    "einsum",
+    "from_bits",
+    "matmul",
+    "quantize",
+    "to_bits",
+]

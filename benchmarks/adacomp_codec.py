@@ -1,0 +1,207 @@
+"""Speed of AdaComp's codec as ratios, in one run, to a memory copy, to DGC and to tf.math.top_k.
+
+    python benchmarks/adacomp_codec.py [--quick] [--results results]
+
+2,359,296 floats (a 3x3x512x512 convolution) on one thread, then on two, then up to 100 M. Median of
+at least 7 timings each; the contenders take turns. Writes adacomp_codec.json and adacomp_codec.png.
+
+* The copy moves the bytes that encoding and decoding have to move: gradient, residue, new residue,
+  packet, packet again, decoded gradient. Half of them are read, half written.
+* DGC is GRACE's way (a threshold from a sample of 1 %, a mask, indices and values; Lin et al.,
+  2018), in TensorFlow ops, with a residue, coded and decoded.
+* top_k is tf.math.top_k of 1 % of the magnitudes, and nothing else.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+import tf_lowprec as lp
+from tf_lowprec.ops.adacomp import PacketHeader
+
+SIZE = 2_359_296
+CODECS = {
+    "plain, bins of 50": (50, "plain"),
+    "plain, bins of 500": (500, "plain"),
+    "entropy, bins of 50": (50, "entropy"),
+    "entropy, bins of 500": (500, "entropy"),
+}
+# How large the gradient is against the residue, so that 3 to 4 elements of a bin are sent.
+SPREAD = {50: 0.5, 500: 0.25}
+COPY, DGC, TOP_K = "copy", "DGC", "top_k"
+
+
+def gradient_and_residue(n, bin_size):
+    rng = np.random.default_rng(0)
+    gradient, residue = (rng.standard_normal(n, np.float32) for _ in range(2))
+    return tf.constant(SPREAD[bin_size] * gradient), tf.constant(residue)
+
+
+def codec(bin_size, encoding):
+    def run(gradient, residue):
+        packet, new_residue = lp.adacomp_encode(gradient, residue, bin_size, encoding)
+        return lp.adacomp_decode(packet, gradient.shape[0]), new_residue
+
+    return run
+
+
+@tf.function
+def dgc(gradient, residue):
+    x = gradient + residue
+    n = tf.size(x)
+    magnitude = tf.abs(x)
+    sample = tf.gather(magnitude, tf.random.uniform([n // 100], 0, n, tf.int32))
+    threshold = tf.math.top_k(sample, n // 10000 + 1).values[-1]
+    mask = magnitude >= threshold
+    indices = tf.cast(tf.where(mask), tf.int32)
+    values = tf.gather_nd(x, indices)
+    return tf.scatter_nd(indices, values, tf.shape(x)), tf.where(mask, 0.0, x)
+
+
+@tf.function
+def top_k(gradient, residue):
+    return tf.math.top_k(tf.abs(gradient), gradient.shape[0] // 100)
+
+
+def memory_copy(n, words):
+    source = np.ones(2 * n + words, np.float32)  # (4 n + 2 words) / 2
+    target = np.zeros_like(source)
+    return lambda *_: np.copyto(target, source)
+
+
+def seconds(functions, arguments, repetitions):
+    """The median time of each function; they take turns."""
+    times = {name: [] for name in functions}
+    for turn in range(repetitions + 2):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            result = function(*arguments)
+            if result is not None:
+                tf.nest.flatten(result)[0].device  # eager CPU ops have run when they return  # noqa: B018
+            if turn >= 2:
+                times[name].append(time.perf_counter() - start)
+            del result
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measure(n, peers, repetitions):
+    """One record per codec: its time, its peers', what it sent."""
+    records = {}
+    for name, (bin_size, encoding) in CODECS.items():
+        arguments = gradient_and_residue(n, bin_size)
+        packet, _ = lp.adacomp_encode(*arguments, bin_size, encoding)
+        header = PacketHeader.of(packet)
+        contenders = {name: tf.function(codec(bin_size, encoding))}
+        contenders[COPY] = memory_copy(n, header.num_words)
+        if peers:
+            contenders |= {DGC: dgc, TOP_K: top_k}
+        times = seconds(contenders, arguments, repetitions)
+        records[name] = {
+            "seconds": times[name],
+            "sent_per_bin": header.sent / -(-n // bin_size),
+            "compression": n / header.num_words,
+            "speed_to_copy": times[COPY] / times[name],
+        }
+        if peers:
+            records[name]["time_to_dgc"] = times[name] / times[DGC]
+            records[name]["time_to_top_k"] = times[name] / times[TOP_K]
+    return records
+
+
+def in_process(threads, n, peers, repetitions):
+    """`measure` in a process of its own: TensorFlow fixes its threads once."""
+    command = [sys.executable, __file__, "--worker", str(threads), str(n), str(repetitions)]
+    done = subprocess.run(command + ["--peers"] * peers, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def worker(threads, n, repetitions, peers):
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    print(json.dumps(measure(n, peers, repetitions)))
+
+
+def plot(by_size, path):
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    sizes = [int(n) for n in by_size]
+    for i, name in enumerate(CODECS):
+        times = [by_size[str(n)][name]["seconds"] for n in sizes]
+        axes.loglog(sizes, [1e9 * t / n for t, n in zip(times, sizes)], f"C{i}.-", label=name)
+    axes.set_xlabel("elements")
+    axes.set_ylabel("ns per element, encoded and decoded")
+    axes.set_title("AdaComp's codec on one thread")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="up to 2,359,296 elements only")
+    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
+    parser.add_argument("--worker", nargs=3, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--peers", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        threads, n, repetitions = arguments.worker
+        worker(threads, n, repetitions, arguments.peers)
+        return
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    one = in_process(1, SIZE, True, 15)
+    two = in_process(2, SIZE, False, 25)
+    sizes = [10_000, 100_000, 1_000_000] + ([] if arguments.quick else [10_000_000, 100_000_000])
+    by_size = {str(n): in_process(1, n, False, 7) for n in sizes}
+
+    table = Table(title=f"{SIZE:,} elements, encoded and decoded, one thread")
+    columns = ("ms", "compression", "sent/bin", "speed, copy = 1", "time, DGC = 1")
+    for column in ("", *columns, "time, top_k = 1", "speed-up by 2 threads"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, r in one.items():
+        r["speed_up_by_2_threads"] = r["seconds"] / two[name]["seconds"]
+        table.add_row(
+            name,
+            f"{1e3 * r['seconds']:.2f}",
+            f"{r['compression']:.0f}",
+            f"{r['sent_per_bin']:.1f}",
+            f"{r['speed_to_copy']:.2f}",
+            f"{r['time_to_dgc']:.3f}",
+            f"{r['time_to_top_k']:.3f}",
+            f"{r['speed_up_by_2_threads']:.2f}",
+        )
+    console = Console()
+    console.print(table)
+    record = {
+        "command": "python benchmarks/adacomp_codec.py",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
+        "elements": SIZE,
+        "one_thread": one,
+        "one_thread_by_size": by_size,
+    }
+    path = arguments.results / "adacomp_codec.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    plot(by_size, path.with_suffix(".png"))
+    console.print(f"Wrote {path} and {path.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    main()

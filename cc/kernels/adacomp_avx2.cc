@@ -1,0 +1,6 @@
+#define LOWPREC_ISA avx2
+#include "cc/kernels/adacomp_loops.h"
+
+namespace tf_lowprec {
+AdaCompLoops AdaCompAvx2() { return {avx2::AdaCompSelect, avx2::AdaCompMeasure}; }
+}  // namespace tf_lowprec

@@ -1,0 +1,61 @@
+// AdaComp's encoder and decoder outside TensorFlow: what the ops' kernels call.
+#ifndef TF_LOWPREC_CC_KERNELS_ADACOMP_CODEC_H_
+#define TF_LOWPREC_CC_KERNELS_ADACOMP_CODEC_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "cc/kernels/adacomp.h"
+#include "cc/numerics/adacomp_codes.h"
+#include "cc/numerics/adacomp_packet.h"
+
+namespace tf_lowprec {
+
+// work(begin, end) over [0, total), in any split; cost in CPU cycles per unit.
+using AdaCompRun =
+    std::function<void(int64_t total, int64_t cost, const std::function<void(int64_t, int64_t)>&)>;
+
+// The encoder, in two steps, since the packet's length shows only in between. Neither the packet
+// nor the residue depends on how `run` splits the work.
+class AdaCompEncoder {
+ public:
+  AdaCompEncoder(const AdaCompTask& task, const AdaCompLoops& loops, AdaCompRun run);
+  // Selects. Returns the packet's length in words.
+  int64_t Select();
+  // Writes the packet, and takes what it sends out of new_residue.
+  void Write(uint32_t* packet);
+
+ private:
+  // A segment and what its pointers point to.
+  struct Owned {
+    AdaCompSegment segment;
+    std::unique_ptr<uint16_t[]> codes;
+    void Grow(int64_t capacity);
+    Selection selection(int bin_size) const {
+      return {segment.codes, segment.size, segment.num_empty, bin_size};
+    }
+  };
+
+  void SelectSegment(int64_t index);
+
+  const AdaCompTask task_;
+  const AdaCompLoops loops_;
+  const AdaCompRun run_;
+  std::vector<float> maxima_;
+  std::vector<Owned> segments_;
+  PacketHeader header_;
+  int64_t num_words_ = 0;
+};
+
+// What is wrong with a packet of `num_words` words for a tensor of `num_elements`, or nullptr.
+const char* CheckAdaCompPacket(const uint32_t* packet, int64_t num_words, int64_t num_elements,
+                               const AdaCompRun& run);
+
+// y = (first ? 0 : y) + what a sound packet sends; NaN everywhere for a skip packet.
+void AddAdaCompPacket(const uint32_t* packet, bool first, float* y, const AdaCompRun& run);
+
+}  // namespace tf_lowprec
+
+#endif  // TF_LOWPREC_CC_KERNELS_ADACOMP_CODEC_H_

@@ -1,0 +1,108 @@
+"""Measured compression: Statistics, its table, the Keras callback, TensorBoard's scalars."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_training import OPTIMIZERS, data, dense_model
+
+import tf_lowprec as lp
+from tf_lowprec.distribute import GradientStatistics, Statistics
+
+
+def gradient(**changes):
+    values = {
+        "name": "kernel",
+        "num_elements": 1000,
+        "bin_size": 50,
+        "steps": 3,
+        "gradients": 6,
+        "bytes": 480,
+        "sent": 240,
+        "skipped": 0,
+    }
+    return GradientStatistics(**{**values, **changes})
+
+
+def test_rates():
+    g = gradient()
+    assert (g.dense_bytes, g.ratio, g.bytes_per_gradient, g.sent_per_bin) == (24000, 50, 80, 2)
+
+
+def test_nothing_measured_is_not_a_number():
+    g = gradient(steps=0, gradients=0, bytes=0, sent=0)
+    assert np.isnan([g.ratio, g.bytes_per_gradient, g.sent_per_bin]).all()
+    assert np.isnan(Statistics(()).ratio)
+
+
+def test_totals_and_table():
+    dense = gradient(name="bias", num_elements=10, bin_size=None, bytes=240, sent=0)
+    both = Statistics((gradient(), dense))
+    assert both.ratio == (24000 + 240) / (480 + 240)
+    assert both["bias"] is dense
+    with pytest.raises(KeyError, match="kernel"):
+        both["weight"]
+    lines = both.table().splitlines()
+    assert lines[0].split() == [
+        "variable",
+        "elements",
+        "bin",
+        "bytes/gradient",
+        "sent/bin",
+        "ratio",
+    ]
+    assert lines[1].split() == ["kernel", "1,000", "50", "80", "2.00", "50.0"]
+    assert lines[2].split() == ["bias", "10", "dense", "40", "1.0"]
+    assert lines[3].split() == ["all", "1,010", "120", "33.7"]
+
+
+def test_since():
+    later = gradient(steps=5, gradients=10, bytes=500, sent=260)
+    new = gradient(name="new")
+    difference = Statistics((later, new)).since(Statistics((gradient(),)))
+    first, second = difference
+    assert (first.steps, first.gradients, first.bytes, first.sent) == (2, 4, 20, 20)
+    assert second == new
+
+
+def fit(strategy, callbacks):
+    x, y = data(256)
+    with strategy.scope():
+        model = dense_model()
+        loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(OPTIMIZERS["SGD with momentum"](), loss)
+    return model.fit(x, y, batch_size=32, epochs=2, verbose=0, callbacks=callbacks).history
+
+
+def test_callback_logs_each_epoch(adacomp, tmp_path):
+    all_reduce, strategy = adacomp(bin_sizes=50)
+    history = fit(strategy, [lp.distribute.CompressionLogger(tmp_path)])
+    ratios, sizes = history["compression_ratio"], history["gradient_bytes"]
+    total = all_reduce.statistics()
+    # 8 steps of 2 replicas in each of 2 epochs.
+    np.testing.assert_allclose(np.sum(sizes) * 16, total.bytes)
+    np.testing.assert_allclose(1 / np.mean(1 / np.array(ratios)), total.ratio)
+    scalars = {}
+    for file in tmp_path.iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                scalars[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    np.testing.assert_allclose(scalars["compression/compression_ratio", 1], ratios[1], rtol=1e-6)
+    (kernel,) = [s.name for s in total if s.num_elements == 64 * 64]
+    by_epoch = [scalars[f"compression/{kernel}/bytes", epoch] for epoch in range(2)]
+    np.testing.assert_allclose(np.sum(by_epoch) * 16, total[kernel].bytes, rtol=1e-6)
+    assert f"compression/{kernel}/sent_per_bin" in {tag for tag, _ in scalars}
+
+
+def test_callback_needs_our_op(two_replicas):
+    with pytest.raises(ValueError, match="no AdaCompAllReduce"):
+        fit(two_replicas, [lp.distribute.CompressionLogger()])
+    with pytest.raises(ValueError, match="all_reduce = 3"):
+        lp.distribute.CompressionLogger(all_reduce=3)
+
+
+def test_reset(adacomp):
+    all_reduce, strategy = adacomp(bin_sizes=50)
+    fit(strategy, [])
+    assert all_reduce.statistics().bytes > 0
+    all_reduce.reset_statistics()
+    assert all_reduce.statistics().bytes == 0

@@ -1,0 +1,101 @@
+"""TensorFlow's and Keras's private names are still there, and the hook goes as it came."""
+
+import importlib
+
+import pytest
+import tensorflow as tf
+from compat import needs_keras_3
+
+import tf_lowprec as lp
+from tf_lowprec.distribute import _tf_private
+
+NAMES = [
+    "tensorflow.python.distribute.distribute_utils:regroup",
+    "tensorflow.python.distribute.values:Mirrored",
+    "tensorflow.python.framework.ops:get_default_graph",
+    "tensorflow.python.ops.control_flow_util:GraphOrParentsInXlaContext",
+    "tensorflow.python.ops.resource_variable_ops:ResourceVariable",
+    "tensorflow:__internal__.tracking.Trackable._serialize_to_tensors",
+    "tensorflow:__internal__.tracking.Trackable._restore_from_tensors",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_private_name_is_there(name):
+    module, path = name.split(":")
+    thing = importlib.import_module(module)
+    for part in path.split("."):
+        assert hasattr(thing, part), f"TensorFlow {tf.__version__} has no {name} any more"
+        thing = getattr(thing, part)
+
+
+def test_strategies_and_variables_have_what_we_read(two_replicas):
+    own = lp.distribute.AdaCompAllReduce()
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=own)
+    message = (
+        f"TensorFlow {tf.__version__}: a strategy's extended has no _cross_device_ops any more"
+    )
+    assert _tf_private.cross_device_ops_of(strategy) is own, message
+    assert _tf_private.cross_device_ops_of(two_replicas) is not own
+    assert _tf_private.cross_device_ops_of(tf.distribute.get_strategy()) is None
+    with strategy.scope():
+        variable = tf.Variable([1.0])
+    assert hasattr(variable, "_unique_id"), f"TensorFlow {tf.__version__}: no Variable._unique_id"
+
+
+@pytest.fixture
+def without_hook():
+    _tf_private.remove_gradient_hook()
+    yield
+    _tf_private.install_gradient_hook(_acts())
+
+
+def _acts():
+    from tf_lowprec.distribute import all_reduce
+
+    return all_reduce._acts
+
+
+def reduction():
+    return tf.keras.optimizers.SGD._all_reduce_sum_gradients
+
+
+@needs_keras_3
+def test_hook_is_installed_once_and_removed(without_hook):
+    original = reduction()
+    lp.distribute.AdaCompAllReduce()
+    hooked = reduction()
+    assert hooked is not original
+    lp.distribute.AdaCompAllReduce()
+    assert reduction() is hooked
+    _tf_private.remove_gradient_hook()
+    assert reduction() is original
+    _tf_private.remove_gradient_hook()
+    assert reduction() is original
+
+
+@needs_keras_3
+def test_hook_acts_only_under_our_op(without_hook):
+    asked = []
+    _tf_private.install_gradient_hook(lambda strategy, optimizer: asked.append(strategy) or False)
+    variable = tf.keras.Variable([1.0])
+    tf.keras.optimizers.SGD(1.0).apply_gradients([(tf.constant([0.25]), variable)])
+    assert variable.numpy() == [0.75]
+    assert asked == [tf.distribute.get_strategy()]
+    _tf_private.remove_gradient_hook()
+
+
+@needs_keras_3
+def test_a_keras_without_the_method_is_named(without_hook, monkeypatch):
+    monkeypatch.setattr(_tf_private, "_REDUCTION", "_gone")
+    with pytest.raises(RuntimeError, match=r"Keras .* has no Optimizer\._gone"):
+        lp.distribute.AdaCompAllReduce()
+
+
+def test_other_strategies_are_left_alone(two_replicas):
+    own = lp.distribute.AdaCompAllReduce()
+    with two_replicas.scope():
+        model = tf.keras.Sequential([tf.keras.Input((8,)), tf.keras.layers.Dense(64)])
+        model.compile(tf.keras.optimizers.SGD(0.1), "mse")
+    model.fit(tf.ones((8, 8)), tf.ones((8, 64)), batch_size=4, verbose=0)
+    assert len(own.statistics()) == 0

@@ -1,0 +1,123 @@
+"""lp.distribute.AdaComp: which gradients are compressed, and how."""
+
+import collections.abc
+import dataclasses
+import math
+import numbers
+import re
+
+import tensorflow as tf
+
+from tf_lowprec.ops.adacomp import check_bin_size, check_encoding, check_soft_threshold
+
+CONVOLUTION_BIN, OTHER_BIN = 50, 500
+
+
+def _patterns(value, argument):
+    """A tuple of regular expressions."""
+    value = (value,) if isinstance(value, str) else value
+    if not isinstance(value, collections.abc.Iterable):
+        raise ValueError(f"{argument} = {value!r} must be a pattern or a list of patterns")
+    patterns = tuple(value)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (TypeError, re.error) as error:
+            raise ValueError(
+                f"{argument} has {pattern!r}, which is no regular expression: {error}"
+            ) from None
+    return patterns
+
+
+def _count(value, argument):
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 0:
+        raise ValueError(f"{argument} = {value!r} must be an integer >= 0")
+    return int(value)
+
+
+def default_bin_size(name, shape):
+    """50 for convolutions and 500 for all else: Chen et al., 2018, section 4."""
+    # Kernels of attention and EinsumDense have three dimensions, as those of Conv1D do.
+    convolution = len(shape) > 3 or (len(shape) == 3 and "conv" in name.lower())
+    return CONVOLUTION_BIN if convolution else OTHER_BIN
+
+
+@tf.keras.utils.register_keras_serializable("tf_lowprec")
+@dataclasses.dataclass(frozen=True)
+class AdaComp:
+    """How gradients are compressed: Chen et al., "AdaComp", AAAI 2018.
+
+    A value: immutable, hashable, serializable. What it does to one gradient is in
+    `tf_lowprec.adacomp_encode`.
+
+    Args:
+        bin_sizes: L_T: None for 50 in convolutions (kernels of 4 or more dimensions, or of 3 where
+            the name has "conv") and 500 elsewhere; one integer for all; or a dict of patterns and
+            sizes, such as ``{"embedding": 1000, "conv": 64}``. The first pattern (a regular
+            expression, searched for in the variable's path, such as "dense_1/kernel") decides;
+            a variable that none matches has the default.
+        exclude: patterns of variables whose gradients are reduced densely.
+        warmup_steps: the number of first steps of each variable that are reduced densely.
+        encoding: "plain" or "entropy".
+        soft_threshold: t in ``H = residue + t * gradient``.
+        min_elements: smaller tensors are reduced densely: their packet's header would cost more
+            than it saves, or nearly.
+
+    Raises:
+        ValueError: a wrong argument; it names the argument, its value, and what is allowed.
+    """
+
+    bin_sizes: object = None
+    exclude: tuple = ()
+    warmup_steps: int = 0
+    encoding: str = "plain"
+    soft_threshold: float = 2.0
+    min_elements: int = 256
+
+    def __post_init__(self):
+        def put(name, value):
+            object.__setattr__(self, name, value)
+
+        sizes = self.bin_sizes
+        if isinstance(sizes, collections.abc.Mapping):
+            sizes = tuple(sizes.items())
+        if isinstance(sizes, (list, tuple)):
+            _patterns([pattern for pattern, _ in sizes], "bin_sizes")
+            sizes = tuple((p, check_bin_size(size, f"bin_sizes[{p!r}]")) for p, size in sizes)
+        elif sizes is not None:
+            sizes = check_bin_size(sizes, "bin_sizes")
+        put("bin_sizes", sizes)
+        put("exclude", _patterns(self.exclude, "exclude"))
+        put("warmup_steps", _count(self.warmup_steps, "warmup_steps"))
+        put("min_elements", _count(self.min_elements, "min_elements"))
+        check_encoding(self.encoding)
+        put("soft_threshold", check_soft_threshold(self.soft_threshold))
+
+    def bin_size_for(self, name, shape):
+        """The bin size for a variable of this name and shape; None where it goes dense.
+
+        Args:
+            name: the variable's path.
+            shape: its shape, fully known.
+        """
+        shape = tuple(shape)
+        if math.prod(shape) < self.min_elements or any(re.search(p, name) for p in self.exclude):
+            return None
+        if isinstance(self.bin_sizes, int):
+            return self.bin_sizes
+        for pattern, size in self.bin_sizes or ():
+            if re.search(pattern, name):
+                return size
+        return default_bin_size(name, shape)
+
+    def get_config(self):
+        config = dataclasses.asdict(self)
+        if isinstance(self.bin_sizes, tuple):
+            config["bin_sizes"] = [list(pair) for pair in self.bin_sizes]
+        config["exclude"] = list(self.exclude)
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
