@@ -25,7 +25,7 @@ struct TileRun {
 // A tile on its way: some columns of k after others.
 struct TileTask {
   AccumulatorSpec accumulator;
-  int64_t k = 0;  // length of the whole sums
+  int64_t k = 0;                                 // length of the whole sums
   const float* a = nullptr;                      // [k_end - k_begin][kRows], or the first lane
   const float* b = nullptr;                      // [k_end - k_begin][kColumns]
   int64_t k_begin = 0, k_end = 0;                // what of k is to be added now
