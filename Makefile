@@ -12,7 +12,7 @@ SOURCES := $(shell find cc build_deps third_party -type f -not -name '*.pyc') \
 PYTHON_SOURCES := tf_lowprec tests benchmarks examples setup.py
 CC_SOURCES = $(shell find cc tests/cc -name '*.cc' -o -name '*.h')
 
-.PHONY: demo test test-addons test-legacy-keras build lint format sanitize cc-test clean help
+.PHONY: demo test test-addons test-legacy-keras build lint format sanitize fuzz cc-test clean help
 
 demo: tf_lowprec/_ops.so ## train MNIST in fixed point: EPOCHS=3 RESULTS=results
 	@$(VENV)/python examples/demo.py --epochs $(EPOCHS) --results $(RESULTS)
@@ -26,6 +26,7 @@ test-addons: .venv-addons/installed ## the same with TensorFlow 2.15 and tensorf
 
 test-legacy-keras: tf_lowprec/_ops.so ## what depends on Keras, under TF_USE_LEGACY_KERAS=1
 	TF_USE_LEGACY_KERAS=1 $(VENV)/python -m pytest tests/layers tests/optimizers tests/models \
+		tests/distribute \
 		tests/test_precision.py tests/test_policy_map.py tests/test_formats.py \
 		tests/test_export.py tests/test_demo.py tests/analysis tests/test_convert.py \
 		tests/test_cli.py $(PYTEST_ARGS)
@@ -47,8 +48,12 @@ cc-test: tf_lowprec/_ops.so ## run the C++ tests
 
 sanitize: tf_lowprec/_ops.so ## run the C++ tests under ASan and UBSan, the threaded ones under TSan
 	@tools/cc_test.sh --config=asan
-	@tools/cc_test.sh --config=tsan //tests/cc:conv2d_test //tests/cc:matmul_test \
+	@tools/cc_test.sh --config=tsan //tests/cc:adacomp_test //tests/cc:conv2d_test \
+		//tests/cc:matmul_test \
 		//tests/cc:quantize_test //tests/cc:wide_matmul_test
+
+fuzz: ## fuzz AdaComp's decoder: RUNS=200000
+	@tools/fuzz.sh $(or $(RUNS),200000)
 
 lint: tf_lowprec/_ops.so ## ruff, clang-format
 	$(VENV)/ruff check $(PYTHON_SOURCES)

@@ -42,9 +42,11 @@ for isa in "${!isas[@]}"; do
 done
 "$compiler" "${flags[@]}" "${sources[@]}" "${objects[@]}" -o "$work/fuzz"
 
+# Small, so that freed memory does not fall out of the caches.
+export ASAN_OPTIONS=quarantine_size_mb=8
 if [ "$compiler" = g++ ]; then
   "$work/fuzz" "$runs" "$corpus"/*
 else
-  "$work/fuzz" -runs="$runs" -max_len=2048 -print_final_stats=1 -artifact_prefix="$work/" \
+  "$work/fuzz" -runs="$runs" -max_len=1024 -print_final_stats=1 -artifact_prefix="$work/" \
     "$new" "$corpus" 2>&1 | grep -E 'DONE|stat::|ERROR|SUMMARY|Base64|abort|#[0-9]+ .*cov' | tail -25
 fi

@@ -15,13 +15,14 @@
 #include <vector>
 
 #include "cc/kernels/adacomp_codec.h"
+#include "cc/numerics/adacomp_codes.h"
 #include "cc/numerics/adacomp_packet.h"
 
 namespace tf_lowprec {
 namespace {
 
 // Enough for two segments, in few inputs, and small tensors in most: they are faster.
-int64_t MostElements(int bin_size) { return bin_size % 256 == 0 ? 1 << 18 : 1 << 12; }
+int64_t MostElements(int bin_size) { return bin_size % 1024 == 0 ? 9 << 14 : 1 << 11; }
 
 void InOneThread(int64_t total, int64_t, const std::function<void(int64_t, int64_t)>& work) {
   work(0, total);
@@ -69,6 +70,21 @@ void RepairTable(std::vector<uint32_t>* packet) {
   }
 }
 
+// The number of elements that the segments of a packet with a sound header send.
+int64_t CountSent(const std::vector<uint32_t>& packet) {
+  const PacketHeader header = ParsePacketHeader(packet.data());
+  const BinLayout layout(header.num_elements, header.bin_size);
+  const uint32_t* table = packet.data() + header.num_words();
+  const uint32_t* words = table + layout.num_segments;
+  int64_t sent = 0;
+  for (int64_t i = 0; i < layout.num_segments && !header.skip; ++i) {
+    const int64_t count = CheckSegment(header, table[i], words, layout.SegmentElements(i));
+    sent += count < 0 ? 0 : count;
+    words += SegmentWords(table[i]);
+  }
+  return sent;
+}
+
 void Packet(int mode, std::vector<uint32_t> packet) {
   if (packet.size() < static_cast<size_t>(kWideHeaderWords)) {
     Decode(packet.data(), static_cast<int64_t>(packet.size()), 100);
@@ -79,21 +95,18 @@ void Packet(int mode, std::vector<uint32_t> packet) {
     packet[0] = (packet[0] & ~0xFFFFu) | ((packet[0] & 0x3FFF) + 1);
     packet[2] %= MostElements(packet[0] & 0xFFFF);
     packet[3] &= 0x7F7FFFFF;
+    packet[4] = 0;
     RepairTable(&packet);
   }
   const int64_t size = static_cast<int64_t>(packet.size());
   if (mode > 0) packet[1] = PacketChecksum(packet.data(), size);
   const int64_t elements = packet[2] % MostElements(packet[0] & 0xFFFF);
   Decode(packet.data(), size, elements);
-  if (mode == 2) {  // once more with the number that it sends: the one thing not yet repaired
-    for (int64_t sent = 0; sent < 64 && sent <= elements; ++sent) {
-      packet[4] = static_cast<uint32_t>(sent);
-      packet[1] = PacketChecksum(packet.data(), size);
-      if (CheckAdaCompPacket(packet.data(), size, elements, InOneThread) == nullptr) {
-        Decode(packet.data(), size, elements);
-        break;
-      }
-    }
+  if (mode == 2 && CheckPacketHeader(packet.data(), size) == nullptr) {
+    // Once more with the number that it sends, the one thing not yet repaired.
+    packet[4] = static_cast<uint32_t>(CountSent(packet));
+    packet[1] = PacketChecksum(packet.data(), size);
+    Decode(packet.data(), size, elements);
   }
 }
 

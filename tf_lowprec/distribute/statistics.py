@@ -14,18 +14,18 @@ class Counters:
 
     def __init__(self):
         shape = [len(_FIELDS)]
-        self._values = _tf_private.plain_zeros(shape, tf.int64, "counters", "CPU:0")
+        self.values = _tf_private.plain_zeros(shape, tf.int64, "counters", "CPU:0")
 
     def add(self, **counts):
         row = [tf.cast(counts.get(field, 0), tf.int64) for field in _FIELDS]
         with tf.device("CPU:0"):
-            self._values.assign_add(tf.stack(row))
+            self.values.assign_add(tf.stack(row))
 
     def reset(self):
-        self._values.assign(tf.zeros_like(self._values))
+        self.values.assign(tf.zeros_like(self.values))
 
     def read(self):
-        return dict(zip(_FIELDS, self._values.numpy().tolist()))
+        return dict(zip(_FIELDS, self.values.numpy().tolist()))
 
 
 @dataclasses.dataclass(frozen=True)

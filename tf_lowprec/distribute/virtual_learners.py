@@ -108,6 +108,10 @@ class VirtualLearners(tf.Module):
         for gradient in self._gradients:
             gradient.counters.reset()
 
+    def counters(self):
+        """The variables behind `statistics`, in order: a checkpoint may hold them."""
+        return [g.counters.values for g in self._gradients]
+
     def train_step(self, x, y):
         """One step on a batch; returns the mean loss."""
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)

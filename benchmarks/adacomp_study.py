@@ -1,0 +1,394 @@
+"""AdaComp against dense gradients and top-k: test error and measured bytes, 1 to 128 learners.
+
+    python benchmarks/adacomp_study.py [RUN ...] [--quick] [--list] [--results results]
+
+Runs are named NETWORK-METHOD-LEARNERS[-OPTIMIZER], such as mnist_dnn-adacomp-8. Each finished run
+has a JSON file, and an unfinished one a checkpoint from its last epoch: the same command goes on
+where it was stopped. At the end the table, adacomp_study.json and adacomp_study.png are made of all
+runs that are finished.
+
+Learners are virtual (lp.distribute.VirtualLearners) and share one batch. Methods: dense; adacomp
+(plain packets); entropy (the same training to the bit, entropy-coded packets); top_k (Dryden et
+al., 2016: the largest of residue + gradient in each tensor, a 32-bit word each for index and sign,
+and the mean of either sign; as many as AdaComp's plain packets have bytes for, in the run of the
+same name, which has to be finished first). Bytes are those of the packets themselves.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import platform
+import shutil
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+from spoken_digits import spoken_digits
+
+import tf_lowprec as lp
+
+L = tf.keras.layers
+CHARACTERS, CONTEXT = 96, 50
+
+
+# The networks.
+
+
+def mnist_dnn():
+    sizes = (1000, 1000)
+    return [L.Flatten(), *(L.Dense(n, activation="relu") for n in sizes), L.Dense(10)]
+
+
+def mnist_cnn():
+    return [
+        *(L.Conv2D(32, 5, padding="same", activation="relu"), L.MaxPooling2D()),
+        *(L.Conv2D(64, 5, padding="same", activation="relu"), L.MaxPooling2D()),
+        *(L.Flatten(), L.Dense(512, activation="relu"), L.Dense(10)),
+    ]
+
+
+def cifar10_cnn():
+    layers = []
+    for channels in (32, 32, 64):
+        layers.append(L.Conv2D(channels, 5, padding="same", activation="relu"))
+        layers.append(L.MaxPooling2D(3, 2, padding="same"))
+    return [*layers, L.Flatten(), L.Dense(64, activation="relu"), L.Dense(10)]
+
+
+def resnet(inputs):
+    """ResNet-20's plan with 16, 32 and 64 channels, one block less per stage."""
+
+    def unit(x, channels, stride):
+        shortcut = x
+        if stride > 1 or x.shape[-1] != channels:
+            shortcut = L.Conv2D(channels, 1, stride, use_bias=False)(x)
+        for nth, step in enumerate((stride, 1)):
+            x = L.Conv2D(channels, 3, step, padding="same", use_bias=False)(x)
+            x = L.BatchNormalization()(x)
+            x = L.ReLU()(x) if nth == 0 else x
+        return L.ReLU()(L.Add()([x, shortcut]))
+
+    x = L.Conv2D(16, 3, padding="same", activation="relu")(inputs)
+    for channels, stride in ((16, 1), (16, 1), (32, 2), (32, 1), (64, 2), (64, 1)):
+        x = unit(x, channels, stride)
+    return L.Dense(10)(L.GlobalAveragePooling2D()(x))
+
+
+def char_lstm():
+    return [
+        L.CategoryEncoding(CHARACTERS, output_mode="one_hot"),
+        *(L.LSTM(256, return_sequences=True) for _ in range(2)),
+        L.Dense(CHARACTERS),
+    ]
+
+
+def speech_dnn():
+    return [L.Flatten(), *(L.Dense(512, activation="relu") for _ in range(4)), L.Dense(10)]
+
+
+# Their data: (x_train, y_train), (x_test, y_test).
+
+
+def images(load):
+    def loaded():
+        (x, y), (x_test, y_test) = load()
+        y, y_test = (v.reshape(-1).astype(np.int32) for v in (y, y_test))
+        x, x_test = (v.astype(np.float32) / 255 for v in (x, x_test))
+        if x.ndim == 3:
+            x, x_test = x[..., None], x_test[..., None]
+        return (x, y), (x_test, y_test)
+
+    return loaded
+
+
+def text():
+    """Shakespeare in pieces of CONTEXT characters, each labelled with its next one."""
+    codes = np.frombuffer(lp.datasets.shakespeare().encode("ascii", "replace"), np.uint8)
+    codes = np.where((codes >= 32) & (codes < 127), codes - 31, 0).astype(np.int32)
+    count = (codes.size - 1) // CONTEXT
+    x, y = (codes[i : i + count * CONTEXT].reshape(count, CONTEXT) for i in (0, 1))
+    order = np.random.default_rng(0).permutation(count)
+    train, test = order[2000:], order[:2000]
+    return (x[train], y[train]), (x[test], y[test])
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    layers: object
+    data: object
+    shape: tuple
+    epochs: int
+    rate: float  # of SGD with momentum 0.9
+    learners: tuple = (1, 8)
+    adam: bool = False  # whether it is trained with Adam too
+    dtype: str = "float32"
+
+    def model(self):
+        tf.keras.utils.set_random_seed(1)
+        inputs = tf.keras.Input(self.shape, dtype=self.dtype)
+        if self.layers is resnet:
+            return tf.keras.Model(inputs, resnet(inputs))
+        outputs = inputs
+        for layer in self.layers():
+            outputs = layer(outputs)
+        return tf.keras.Model(inputs, outputs)
+
+
+CIFAR = images(lp.datasets.cifar10)
+MANY = (1, 8, 32, 128)
+NETWORKS = {
+    "mnist_dnn": Network(mnist_dnn, images(lp.datasets.mnist), (28, 28, 1), 20, 0.05, MANY, True),
+    "mnist_cnn": Network(mnist_cnn, images(lp.datasets.mnist), (28, 28, 1), 8, 0.05, MANY),
+    "cifar10_cnn": Network(cifar10_cnn, CIFAR, (32, 32, 3), 20, 0.01, adam=True),
+    "resnet": Network(resnet, CIFAR, (32, 32, 3), 20, 0.05),
+    "char_lstm": Network(char_lstm, text, (CONTEXT,), 4, 0.5, dtype="int32"),
+    "speech_dnn": Network(speech_dnn, spoken_digits, (32, 40), 20, 0.02),
+}
+BATCH = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    network: str
+    method: str
+    learners: int
+    optimizer: str = "sgd"
+
+    def __str__(self):
+        name = f"{self.network}-{self.method}-{self.learners}"
+        return name if self.optimizer == "sgd" else f"{name}-{self.optimizer}"
+
+
+def all_runs():
+    runs = []
+    for name, network in NETWORKS.items():
+        for learners in network.learners:
+            runs += [Run(name, method, learners) for method in ("dense", "adacomp")]
+        runs += [Run(name, "entropy", 1), Run(name, "top_k", 8)]
+        if network.adam:
+            runs += [Run(name, method, 8, "adam") for method in ("dense", "adacomp")]
+    return runs
+
+
+# The methods.
+
+
+def top_k(sizes):
+    """Dryden et al.'s compression to as many bytes as `sizes` tells for each variable by order."""
+    sizes = iter(sizes)
+
+    def plan(name, shape):
+        size = next(sizes)
+        if size is None:
+            return None
+        k = max(1, int(size / 4) - 2)  # two words for the means
+        total = math.prod(shape)
+
+        def compress(gradient, residue):
+            x = gradient + residue
+            _, indices = tf.math.top_k(tf.abs(x), min(k, total), sorted=False)
+            chosen = tf.gather(x, indices)
+            positive = chosen > 0
+
+            def mean(which):
+                return tf.math.divide_no_nan(
+                    tf.reduce_sum(tf.where(which, chosen, 0.0)),
+                    tf.reduce_sum(tf.cast(which, tf.float32)),
+                )
+
+            values = tf.where(positive, mean(positive), mean(~positive))
+            sent = tf.scatter_nd(indices[:, None], values, [total])
+            return sent, x - sent, 4 * (min(k, total) + 2), min(k, total), tf.constant(False)
+
+        return compress
+
+    return plan
+
+
+def compression(run, folder):
+    if run.method == "dense":
+        return None
+    if run.method == "top_k":
+        path = folder / f"{dataclasses.replace(run, method='adacomp')}.json"
+        if not path.exists():
+            raise SystemExit(f"{run} needs {path.stem}, for as many bytes: run that first")
+        gradients = json.loads(path.read_text())["gradients"]
+        return top_k(
+            [None if g["bin_size"] is None else g["bytes_per_gradient"] for g in gradients]
+        )
+    return lp.distribute.AdaComp(encoding="plain" if run.method == "adacomp" else "entropy")
+
+
+# Training.
+
+
+def error(model, x, y):
+    """In per cent, of the outputs' greatest; per character for text."""
+    right = [
+        np.mean(np.argmax(model(x[i : i + 500], training=False), -1) == y[i : i + 500])
+        for i in range(0, len(x), 500)
+    ]
+    return 100 * (1 - float(np.mean(right)))
+
+
+def optimizer_of(run, network, steps):
+    if run.optimizer == "adam":
+        return tf.keras.optimizers.Adam(1e-3)
+    # Halved twice, at half and at three quarters of the training.
+    rate = tf.keras.optimizers.schedules.PiecewiseConstantDecay(
+        [steps // 2, 3 * steps // 4], [network.rate, network.rate / 2, network.rate / 4]
+    )
+    return tf.keras.optimizers.SGD(rate, momentum=0.9)
+
+
+def train(run, folder, quick, console):
+    network = NETWORKS[run.network]
+    (x, y), (x_test, y_test) = network.data()
+    if quick:
+        x, y, x_test, y_test = x[:1280], y[:1280], x_test[:500], y_test[:500]
+    epochs = 2 if quick else network.epochs
+    steps = len(x) // BATCH
+    model = network.model()
+    optimizer = optimizer_of(run, network, steps * epochs)
+    learners = lp.distribute.VirtualLearners(
+        model,
+        optimizer,
+        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        run.learners,
+        compression(run, folder),
+    )
+    done, errors = tf.Variable(0, trainable=False), []
+    counters = {str(i): c for i, c in enumerate(learners.counters())}
+    checkpoint = tf.train.Checkpoint(
+        model=model, optimizer=optimizer, learners=learners, done=done, counters=counters
+    )
+    saved = folder / "unfinished" / str(run)
+    manager = tf.train.CheckpointManager(checkpoint, str(saved), max_to_keep=1)
+    if manager.latest_checkpoint:
+        checkpoint.restore(manager.latest_checkpoint)
+        errors = json.loads((saved / "errors.json").read_text())[: int(done)]
+    for epoch in range(int(done), epochs):
+        order = np.random.default_rng(epoch).permutation(len(x))  # the same for every run
+        losses = []
+        for step in range(steps):
+            batch = order[step * BATCH : (step + 1) * BATCH]
+            losses.append(learners.train_step(x[batch], y[batch]))
+        errors.append(error(model, x_test, y_test))
+        console.print(
+            f"{run}: epoch {epoch + 1}, loss {np.mean(losses):.4f}, error {errors[-1]:.2f} %"
+        )
+        done.assign(epoch + 1)
+        manager.save()
+        (saved / "errors.json").write_text(json.dumps(errors))
+    statistics = learners.statistics()
+    record = {
+        **dataclasses.asdict(run),
+        "errors": [round(e, 3) for e in errors],
+        "ratio": statistics.ratio,
+        "gradients": [
+            {
+                "name": g.name,
+                "elements": g.num_elements,
+                "bin_size": g.bin_size,
+                "bytes_per_gradient": g.bytes_per_gradient,
+                "sent_per_bin": None if math.isnan(g.sent_per_bin) else g.sent_per_bin,
+                "ratio": g.ratio,
+            }
+            for g in statistics
+        ],
+    }
+    (folder / f"{run}.json").write_text(json.dumps(record, indent=1) + "\n")
+    shutil.rmtree(saved, ignore_errors=True)
+
+
+# What comes of it.
+
+
+def ratio_of(record, convolutions):
+    """Of all compressed kernels of one kind together."""
+    kind = [
+        g for g in record["gradients"] if g["bin_size"] and (g["bin_size"] == 50) == convolutions
+    ]
+    sent = sum(g["bytes_per_gradient"] for g in kind)
+    return 4 * sum(g["elements"] for g in kind) / sent if sent else None
+
+
+def show(records, console):
+    table = Table(title="Test error in per cent, and compression measured from the packets")
+    for column in ("run", "error", "best", "convolutions", "other layers", "all gradients"):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for name, record in records.items():
+        ratios = (ratio_of(record, True), ratio_of(record, False), record["ratio"])
+        numbers = [f"{r:.0f}" if r else "" for r in ratios]
+        errors = record["errors"]
+        table.add_row(name, f"{errors[-1]:.2f}", f"{min(errors):.2f}", *numbers)
+    console.print(table)
+
+
+def plot(records, path):
+    networks = list(dict.fromkeys(r["network"] for r in records.values()))
+    figure, grid = plt.subplots(
+        1, len(networks), figsize=(4 * len(networks), 3.6), layout="constrained", squeeze=False
+    )
+    styles = {"dense": "k--", "adacomp": "-", "entropy": ":", "top_k": "-."}
+    for axes, network in zip(grid[0], networks):
+        for name, record in records.items():
+            if record["network"] != network or record["method"] == "entropy":
+                continue
+            epochs = range(1, len(record["errors"]) + 1)
+            label = name.removeprefix(f"{network}-")
+            axes.plot(epochs, record["errors"], styles[record["method"]], label=label)
+        axes.set_title(network)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("test error, %")
+        axes.set_yscale("log")
+        axes.legend(fontsize=6)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="names, or beginnings; default: all")
+    parser.add_argument("--quick", action="store_true", help="ten steps, two epochs, to try it out")
+    parser.add_argument("--list", action="store_true", help="print the names of the runs")
+    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
+    arguments = parser.parse_args()
+    runs = [r for r in all_runs() if not arguments.runs or str(r).startswith(tuple(arguments.runs))]
+    if arguments.list or not runs:
+        print("\n".join(map(str, runs or all_runs())))
+        return
+    console = Console()
+    folder = arguments.results / ("adacomp_study_quick" if arguments.quick else "adacomp_study")
+    folder.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        if not (folder / f"{run}.json").exists():
+            train(run, folder, arguments.quick, console)
+    finished = [r for r in all_runs() if (folder / f"{r}.json").exists()]
+    records = {str(r): json.loads((folder / f"{r}.json").read_text()) for r in finished}
+    show(records, console)
+    summary = {
+        "command": "python benchmarks/adacomp_study.py" + " --quick" * arguments.quick,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
+        "runs": records,
+    }
+    path = folder.with_suffix(".json")
+    path.write_text(json.dumps(summary, indent=1) + "\n")
+    plot(records, path.with_suffix(".png"))
+    console.print(f"Wrote {path} and {path.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    main()
