@@ -9,8 +9,9 @@ and augmentation, and each seed trains every configuration, so that differences 
 of the family, since a ResNet-32 epoch costs 5.6 times as much, and a difference of half a point
 needs seeds more than depth.
 
-Every epoch is saved in results/vrr_training/; the same command goes on. Seeds take turns: whatever
-time allows, what is finished is comparable. Writes <network>.json and <network>.png there.
+Every epoch is saved in results/vrr_training/; the same command goes on. What docs/vrr/training.json
+holds of the same setting counts as finished. Seeds take turns: whatever time allows, what is
+finished is comparable. Writes <network>.json and <network>.png there.
 
 ImageNet networks: --network resnet18 --dataset my_module:imagenet, a function that returns
 (train, test, shape, classes): tf.data.Datasets of (image in [0, 1], label), unbatched. Without
@@ -39,6 +40,7 @@ from rich.table import Table
 import tf_lowprec as lp
 from tf_lowprec._keras import native
 
+PUBLISHED = pathlib.Path(__file__).parents[1] / "docs" / "vrr" / "training.json"
 LOSS_SCALE = 1000.0
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
@@ -238,6 +240,31 @@ class Training:
             self.saved.unlink()
 
 
+def setting(options):
+    """What has to be equal for two runs to be comparable."""
+    names = ("network", "epochs", "images", "batch_size", "rate", "steps", "size", "dataset")
+    return {name: getattr(options, name) for name in names}
+
+
+def take_published(trainings, options):
+    """Marks as done what was trained in another session and is committed."""
+    if not PUBLISHED.exists():
+        return
+    record = json.loads(PUBLISHED.read_text())
+    if record["setting"] != setting(options):
+        return
+    runs = {run["name"]: run for run in record["runs"]}
+    for training in trainings:
+        run = runs.get(training.configuration.name)
+        if run and str(training.seed) in run["curves"]:
+            training.state = {
+                "errors": run["curves"][str(training.seed)],
+                "seconds": run["seconds"],
+                "bits": run["bits"],
+                "plan": run["plan"],
+            }
+
+
 def mean_interval(values):
     """Mean, and half its 95 % interval by Student's t; None of one value."""
     values = np.asarray(values, np.float64)
@@ -303,6 +330,7 @@ def report(records, options, folder, console):
         f"--network {options.network} --seeds {options.seeds} --epochs {options.epochs} "
         f"--images {options.images} --batch-size {options.batch_size} --rate {options.rate}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
+        "setting": setting(options),
         "interval": "95 %, Student's t, of differences paired by seed",
         "runs": records,
     }
@@ -385,6 +413,7 @@ def main():
         for seed in range(1, options.seeds + 1)
         for c in chosen
     ]
+    take_published(trainings, options)
     deadline = time.monotonic() + 60 * options.minutes
     per_epoch = min(data.steps(options.batch_size), options.steps or 10**9)
     columns = (
