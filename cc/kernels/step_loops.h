@@ -142,9 +142,11 @@ inline void GuessTerms(const Step& step, const typename Step::Careful& careful,
   }
 }
 
-template <typename Step, typename Shape, typename Left>
+// Adds terms to the sums of some rows and of all columns, part by part.
+template <typename Step, typename Shape, int kParts, typename Left>
 inline void StepTerms(const Step& step, const typename Step::Careful& careful,
-                      Sums<Step, Shape>& sums, const Left& left, const float* b, int64_t count) {
+                      Sums<Step, Shape> (&sums)[kParts], const Left& left, const float* b,
+                      int64_t count) {
   if constexpr (sizeof(typename Step::Lanes::Bits) == 8) {
     // As doubles in memory, so that the multiply can take them from there.
     constexpr int64_t kBlock = 32;
@@ -155,74 +157,79 @@ inline void StepTerms(const Step& step, const typename Step::Careful& careful,
         ForEach<Shape::kRows>(
             [&](auto row) { wide[i][row] = static_cast<double>(left(row, first + i)); });
       }
-      GuessTerms<Step, Shape>(
-          step, careful, sums, [&](int row, int64_t i) { return wide[i][row]; },
-          b + first * kColumns, block);
+      for (int part = 0; part < kParts; ++part) {
+        GuessTerms<Step, Shape>(
+            step, careful, sums[part], [&](int row, int64_t i) { return wide[i][row]; },
+            b + first * kColumns + part * (kColumns / kParts), block);
+      }
     }
   } else {
-    GuessTerms<Step, Shape>(step, careful, sums, left, b, count);
+    static_assert(kParts == 1, "a register is as wide as a tile");
+    GuessTerms<Step, Shape>(step, careful, sums[0], left, b, count);
   }
 }
 
-// Steps k_begin to k_end of a tile, Shape's rows and columns of it at a time; noinline keeps it
-// within a rounding mode's scope.
+// Steps k_begin to k_end of a tile, Shape's rows of it at a time; noinline keeps it within a
+// rounding mode's scope.
 template <typename Step, typename Shape, LeftLayout kLayout>
 __attribute__((noinline)) void StepTile(TileTask& tile) {
   using L = typename Step::Lanes;
-  constexpr int kVectors = Shape::kVectors;
+  constexpr int kVectors = Shape::kVectors, kWidth = kVectors * L::kLanes;
+  constexpr int kParts = kColumns / kWidth;
   constexpr bool kRandom = !std::is_same_v<typename Step::State, NoState>;
   const Step step(tile.accumulator);
   const typename Step::Careful careful(tile.accumulator);
   const typename Step::Chunk chunk_step(tile.accumulator);
   const int64_t chunk = tile.accumulator.chunk;
   const TileRun whole = {0, tile.k_begin, tile.k_end};
-  constexpr int kWidth = kVectors * L::kLanes;
 
   for (int top = 0; top < kRows; top += Shape::kRows) {
-    for (int left = 0; left < kColumns; left += kWidth) {
-      const auto at = [&](auto& values, auto i) {
-        return &values[top + i / kVectors][left + i % kVectors * L::kLanes];
-      };
-      Sums<Step, Shape> sums;
-      ForEach<Shape::kSums>([&](auto i) {
-        sums.s[i] = L::Load(at(tile.sums, i));
-        if constexpr (kRandom) sums.states[i].x = L::LoadBits(at(tile.states, i));
-      });
-      const TileRun* run = kLayout == LeftLayout::kPacked ? &whole : tile.runs;
-      for (int64_t k = tile.k_begin; k < tile.k_end;) {
-        const int64_t end = chunk > 0 ? Min(k - k % chunk + chunk, tile.k_end) : tile.k_end;
-        while (k < end) {
-          const int64_t stop = Min(end, run->k_end), from = k - run->k_begin;
-          const float* b = tile.b + (k - tile.k_begin) * kColumns + left;
-          if constexpr (kLayout == LeftLayout::kLanesApart) {
-            const float* lanes[Shape::kRows];
-            ForEach<Shape::kRows>(
-                [&](auto row) { lanes[row] = tile.lanes[top + row] + run->offset + from; });
-            StepTerms<Step, Shape>(
-                step, careful, sums, [&](int row, int64_t i) { return lanes[row][i]; }, b,
-                stop - k);
-          } else {
-            const int64_t left_step = kLayout == LeftLayout::kPacked ? kRows : tile.left_step;
-            const float* a = tile.a + run->offset + from * left_step + top;
-            StepTerms<Step, Shape>(
-                step, careful, sums, [&](int row, int64_t i) { return a[i * left_step + row]; }, b,
-                stop - k);
-          }
-          k = stop;
-          if (k == run->k_end) ++run;
-        }
-        if (chunk <= 0 || (end % chunk != 0 && end != tile.k)) continue;
-        // totals <- round(totals + sums).
+    Sums<Step, Shape> sums[kParts];
+    const auto for_each_sum = [&](const auto& f) {  // f(sum, its state, row, column)
+      for (int part = 0; part < kParts; ++part) {
         ForEach<Shape::kSums>([&](auto i) {
-          chunk_step.Add(at(tile.totals, i), sums.s[i], sums.states[i]);
-          sums.s[i] = L::Set(0);
+          f(sums[part].s[i], sums[part].states[i], top + i / kVectors,
+            part * kWidth + i % kVectors * L::kLanes);
         });
       }
-      ForEach<Shape::kSums>([&](auto i) {
-        L::Store(at(tile.sums, i), sums.s[i]);
-        if constexpr (kRandom) L::StoreBits(at(tile.states, i), sums.states[i].x);
+    };
+    for_each_sum([&](auto& sum, auto& state, int row, int column) {
+      sum = L::Load(&tile.sums[row][column]);
+      if constexpr (kRandom) state.x = L::LoadBits(&tile.states[row][column]);
+    });
+    const TileRun* run = kLayout == LeftLayout::kPacked ? &whole : tile.runs;
+    for (int64_t k = tile.k_begin; k < tile.k_end;) {
+      const int64_t end = chunk > 0 ? Min(k - k % chunk + chunk, tile.k_end) : tile.k_end;
+      while (k < end) {
+        const int64_t stop = Min(end, run->k_end), from = k - run->k_begin;
+        const float* b = tile.b + (k - tile.k_begin) * kColumns;
+        if constexpr (kLayout == LeftLayout::kLanesApart) {
+          const float* lanes[Shape::kRows];
+          ForEach<Shape::kRows>(
+              [&](auto row) { lanes[row] = tile.lanes[top + row] + run->offset + from; });
+          StepTerms(
+              step, careful, sums, [&](int row, int64_t i) { return lanes[row][i]; }, b, stop - k);
+        } else {
+          const int64_t left_step = kLayout == LeftLayout::kPacked ? kRows : tile.left_step;
+          const float* a = tile.a + run->offset + from * left_step + top;
+          StepTerms(
+              step, careful, sums, [&](int row, int64_t i) { return a[i * left_step + row]; }, b,
+              stop - k);
+        }
+        k = stop;
+        if (k == run->k_end) ++run;
+      }
+      if (chunk <= 0 || (end % chunk != 0 && end != tile.k)) continue;
+      // totals <- round(totals + sums).
+      for_each_sum([&](auto& sum, auto& state, int row, int column) {
+        chunk_step.Add(&tile.totals[row][column], sum, state);
+        sum = L::Set(0);
       });
     }
+    for_each_sum([&](auto& sum, auto& state, int row, int column) {
+      L::Store(&tile.sums[row][column], sum);
+      if constexpr (kRandom) L::StoreBits(&tile.states[row][column], state.x);
+    });
   }
 }
 
