@@ -1,7 +1,13 @@
 // The vector form of AccumulateStep for every path of accumulation_path.h but kExact: a step takes
 // the partial sums s to round(s + a b), for operands on which ChoosePath found it right.
+//
+// A step that guesses is right unless IsInDoubt: the same terms are then added again by Careful,
+// from the sums before. It says how many at most are to be added before it is asked. Chunk is the
+// step that adds a chunk's sum to the total.
 #ifndef TF_LOWPREC_CC_KERNELS_ACCUMULATION_STEPS_H_
 #define TF_LOWPREC_CC_KERNELS_ACCUMULATION_STEPS_H_
+
+#include <type_traits>
 
 #include "cc/kernels/accumulation_path.h"
 #include "cc/kernels/float_lanes.h"
@@ -11,28 +17,63 @@
 LOWPREC_BEGIN_NAMESPACE
 
 struct NoState {};
+struct RandomState {
+  FloatLanes::Vector x;
+};
 
-// Rounds t to m bits, to nearest even: adding 2^(M - m) times t's own power of two (M: mantissa
-// bits of the lanes) leaves no room for more, and subtracting it again is exact.
-//
+template <typename Step>
+struct ChunkStep {
+  using L = typename Step::Lanes;
+  explicit ChunkStep(const AccumulatorSpec& spec) : step(spec) {}
+  void Add(float* total, typename L::Vector sum, typename Step::State& state) const {
+    typename L::Vector doubt = L::Set(0);
+    L::Store(total, step.template Round<0>(L::Load(total), sum, L::Set(1), state, doubt));
+  }
+  Step step;
+};
+
+// How a sum t is rounded to m bits, to nearest even. d = M - m, M the mantissa bits of the lanes.
+enum class NearestMethod {
+  // With y = 2^d t: y - (y - t). Let t's exponent be e. If y - t reaches 2^(e+d), it is rounded to
+  // a multiple of t's last place 2^(e-m), as y is; on a tie t ends in zeros, so that y is an even
+  // one. It does not where t is less than 2^(e-d+1) above 2^e: there it is rounded to halves of the
+  // last place, and t to 2^e all the same, being within a quarter if 2 m + 3 <= M.
+  kScaled,
+  // With y = 2^d times t's own power of two: (t + y) - y. Any m.
+  kExponent,
+  // The same where sums may lie below the lowest normal binade: their y is that of the binade.
+  kUnderflow,
+};
+
+constexpr bool AllowsScaled(int lanes_mantissa_bits, int mantissa_bits) {
+  return 2 * mantissa_bits + 3 <= lanes_mantissa_bits;
+}
+
+struct NearestChunkStep;
+
 // With kMasked, a NaN among the operands means: leave the sum as it is. With kUnderflow only: where
 // sums cannot be -0, adding 0 does the same.
-template <typename L, bool kUnderflow, bool kToOdd, bool kMasked = false>
+template <typename L, NearestMethod kMethod, bool kToOdd, bool kMasked = false>
 struct NearestStep {
   using Lanes = L;
   using V = typename L::Vector;
   using Bits = typename L::Bits;
   using State = NoState;
+  using Careful = NearestStep;
+  static constexpr int kGuesses = 0;
   static constexpr bool kTowardZero = false;
+  static constexpr bool kUnderflow = kMethod == NearestMethod::kUnderflow;
+  static constexpr bool kOneRounding = kToOdd || L::kMantissaBits == 52;
+  using Chunk = std::conditional_t<kOneRounding || kMethod == NearestMethod::kScaled,
+                                   ChunkStep<NearestStep>, NearestChunkStep>;
 
   explicit NearestStep(const AccumulatorSpec& spec) {
     const Bits drop = static_cast<Bits>(L::kMantissaBits - spec.mantissa_bits);
     const Bits sign = Bits{1} << (sizeof(Bits) * 8 - 1);
     const Bits exponent = (sign - 1) & ~((Bits{1} << L::kMantissaBits) - 1);
     sign_ = L::SetBits(sign);
-    // Of a sum below the lowest normal binade, the power of two is that binade's; 1.5 times as
-    // much is added then, so that it need not have the sum's sign.
     keep_ = L::SetBits(kUnderflow ? exponent : exponent | sign);
+    // With kUnderflow 1.5 times as much is added, so that it need not have the sum's sign.
     shift_ = L::SetBits((drop << L::kMantissaBits) |
                         (kUnderflow ? Bits{1} << (L::kMantissaBits - 1) : Bits{0}));
     scale_ = L::SetBits((static_cast<Bits>(L::kMantissaBits == 23 ? 127 : 1023) + drop)
@@ -41,12 +82,22 @@ struct NearestStep {
   }
 
   template <int kIndex>
-  V Round(V s, V a, V b, State&) const {
+  V Round(V s, V a, V b, State&, V&) const {
     V t;
     if constexpr (kToOdd) {
       t = L::FmaToOdd(a, b, s);
     } else {
       t = L::Fma(a, b, s);
+    }
+    if constexpr (kMethod == NearestMethod::kScaled) {
+#if defined(__AVX2__)
+      // Zen has as many multipliers as adders: some sums take the former.
+      if constexpr (kIndex % 4 == 0) {
+        return L::ProductMinus(t, scale_, L::ProductMinus(t, scale_, t));
+      }
+#endif
+      const V y = L::AddBits(t, shift_);
+      return L::Sub(y, L::Sub(y, t));
     }
     V big = L::And(t, keep_);
     if constexpr (kUnderflow) {
@@ -56,7 +107,6 @@ struct NearestStep {
       return rounded;
     }
 #if defined(__AVX512F__)
-    // The same with multiply-adds: Zen's adders alone would be the bottleneck.
     if constexpr (kIndex % 5 < 3) {
       return L::SubtractProduct(big, scale_, L::Fma(big, scale_, t));
     }
@@ -69,15 +119,83 @@ struct NearestStep {
   V keep_, shift_, scale_, lowest_, sign_;
 };
 
+// Steps for sums that may lie below the lowest normal binade.
+template <bool kMasked>
+using LowFloatStep = NearestStep<FloatLanes, NearestMethod::kUnderflow, false, kMasked>;
+template <bool kMasked>
+using LowDoubleStep = NearestStep<DoubleLanes, NearestMethod::kUnderflow, false, kMasked>;
+
+// Rounding the sum of two numbers of m + 1 bits to W bits first is innocuous if W >= 2 (m + 1) + 1
+// (Figueroa, "When is double rounding innocuous?", 1995): float32 up to m = 10, then float64.
+struct NearestChunkStep {
+  explicit NearestChunkStep(const AccumulatorSpec& spec)
+      : in_float(spec.mantissa_bits <= 10), narrow(spec), wide(spec) {}
+  void Add(float* total, FloatLanes::Vector sum, NoState& state) const {
+    if (in_float) return narrow.Add(total, sum, state);
+    alignas(64) float sums[FloatLanes::kLanes];
+    FloatLanes::Store(sums, sum);
+    for (int i = 0; i < FloatLanes::kLanes; i += DoubleLanes::kLanes) {
+      wide.Add(total + i, DoubleLanes::Load(sums + i), state);
+    }
+  }
+  bool in_float;
+  ChunkStep<LowFloatStep<false>> narrow;
+  ChunkStep<LowDoubleStep<false>> wide;
+};
+
+// Any operands, in lanes of float64: one FMA instead of a sum to odd, which differs only where the
+// FMA landed on a tie. With kUnderflow also where a sum below the lowest normal binade kept more
+// bits than the format has there, which adding and subtracting 1.5 times 2^52 of its smallest
+// quanta shows. (Such sums may be -0, and stay so here.)
+template <bool kUnderflow>
+struct GuessOddStep {
+  using Lanes = DoubleLanes;
+  using V = Lanes::Vector;
+  using State = NoState;
+  using Careful =
+      NearestStep<Lanes, kUnderflow ? NearestMethod::kUnderflow : NearestMethod::kScaled, true>;
+  using Chunk = typename Careful::Chunk;
+  static constexpr int kGuesses = 32;
+  static constexpr bool kTowardZero = false;
+
+  explicit GuessOddStep(const AccumulatorSpec& spec) {
+    const int drop = Lanes::kMantissaBits - spec.mantissa_bits;
+    const int lowest = FloatMinExponent(AccumulatorFormat(spec)) - spec.mantissa_bits;
+    scale_ = Lanes::Set(FromBits<double>(static_cast<uint64_t>(1023 + drop) << 52));
+    below_ = Lanes::SetBits((uint64_t{1} << drop) - 1);
+    half_ = Lanes::SetBits(uint64_t{1} << (drop - 1));
+    grid_ = Lanes::Set(1.5 * FromBits<double>(static_cast<uint64_t>(1023 + 52 + lowest) << 52));
+  }
+
+  template <int kIndex>
+  V Round(V s, V a, V b, State&, V& doubt) const {
+    const V t = Lanes::Fma(a, b, s);
+    doubt = Lanes::Or(doubt, Lanes::EqualBits(Lanes::And(t, below_), half_));
+    const V rounded = Lanes::ProductMinus(t, scale_, Lanes::ProductMinus(t, scale_, t));
+    if constexpr (kUnderflow) {
+      const V on_grid = Lanes::Sub(Lanes::Add(rounded, grid_), grid_);
+      doubt = Lanes::Or(doubt, Lanes::Xor(rounded, on_grid));
+    }
+    return rounded;
+  }
+  bool IsInDoubt(V doubt) const { return Lanes::AnyBit(doubt); }
+
+ private:
+  V scale_, below_, half_, grid_;
+};
+
 // m = 23: float32 itself.
 struct FmaStep {
   using Lanes = FloatLanes;
   using V = FloatLanes::Vector;
   using State = NoState;
+  using Careful = FmaStep;
+  using Chunk = ChunkStep<FmaStep>;
+  static constexpr int kGuesses = 0;
   static constexpr bool kTowardZero = false;
   explicit FmaStep(const AccumulatorSpec&) {}
   template <int kIndex>
-  V Round(V s, V a, V b, State&) const {
+  V Round(V s, V a, V b, State&, V&) const {
     return FloatLanes::Fma(a, b, s);
   }
 };
@@ -88,6 +206,9 @@ struct TruncateStep {
   using Lanes = FloatLanes;
   using V = FloatLanes::Vector;
   using State = NoState;
+  using Careful = TruncateStep;
+  using Chunk = ChunkStep<TruncateStep>;
+  static constexpr int kGuesses = 0;
   static constexpr bool kTowardZero = true;
 
   explicit TruncateStep(const AccumulatorSpec& spec) {
@@ -101,7 +222,7 @@ struct TruncateStep {
   }
 
   template <int kIndex>
-  V Round(V s, V a, V b, State&) const {
+  V Round(V s, V a, V b, State&, V&) const {
     const V t = Lanes::Fma(a, b, s);
     const V cut = Lanes::And(t, keep_);
     if constexpr (!kUnderflow) return cut;
@@ -117,16 +238,20 @@ struct TruncateStep {
   V keep_, sign_, magnitude_, lowest_, big_;
 };
 
+// How many bits the truncated sum has below the last place, against the 16 random bits.
+enum class StochasticBits { kMore, kAsMany, kFewer };
+
 // Runs with the rounding mode toward zero. The truncated sum has `drop` = 23 - m bits below the
-// last place. If these are fewer than the 16 random bits, what is cut of both matters only where
-// the sum of what is left is all ones below the last place: those vectors are done again, exactly.
-template <bool kFewBits>
+// last place. If these are fewer than the random bits, what is cut of both matters only where the
+// sum of what is left is all ones below the last place: those vectors are done again, exactly.
+template <StochasticBits kBits, bool kGuess = false>
 struct StochasticStep {
   using Lanes = FloatLanes;
   using V = FloatLanes::Vector;
-  struct State {
-    V x;
-  };
+  using State = RandomState;
+  using Careful = StochasticStep<kBits>;
+  using Chunk = ChunkStep<Careful>;
+  static constexpr int kGuesses = kGuess ? 16 : 0;
   static constexpr bool kTowardZero = true;
   static constexpr int kLanes = Lanes::kLanes;
 
@@ -141,21 +266,26 @@ struct StochasticStep {
   }
 
   template <int kIndex>
-  V Round(V s, V a, V b, State& state) const {
+  V Round(V s, V a, V b, State& state, V& doubt) const {
     V x = state.x;
     x = Lanes::Xor(x, Lanes::ShiftLeft(x, 13));
     x = Lanes::Xor(x, Lanes::ShiftRight(x, 17));
     x = Lanes::Xor(x, Lanes::ShiftLeft(x, 5));
     state.x = x;
-    if constexpr (!kFewBits) x = Lanes::And(x, top_);
+    if constexpr (kBits == StochasticBits::kMore) x = Lanes::And(x, top_);
     const V r = Lanes::ShiftRightBy(x, shift_);
     const V sum = Lanes::AddBits(Lanes::Fma(a, b, s), r);
-    if constexpr (kFewBits) {
+    if constexpr (kGuess) {
+      doubt = Lanes::MaxBits(doubt, Lanes::Or(sum, keep_));
+    } else if constexpr (kBits == StochasticBits::kFewer) {
       if (__builtin_expect(Lanes::AnyZeroBits(Lanes::AddBits(sum, one_), low_), 0)) {
         return Exactly(s, a, b, x);
       }
     }
     return Lanes::And(sum, keep_);
+  }
+  bool IsInDoubt(V doubt) const {
+    return Lanes::AnyZeroBits(Lanes::AddBits(doubt, one_), Lanes::SetBits(~0u));
   }
 
  private:

@@ -295,8 +295,9 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
           }
           if (packed_k != k) {
             packed_k = k;
-            parallel_for(block.Groups() * block.ColumnPanels(kernel.columns) * block.Slices(),
-                         kc * std::min(block.k_end - k, ConvBlock::kSlice) * 2,
+            const int64_t units = block.PackUnits(kernel.columns);
+            const int64_t size = block.Groups() * (block.k_end - k) * plan.column_step;
+            parallel_for(units, size * 2 / units,
                          [&](int64_t from, int64_t to) { kernel.pack_b(block, from, to); });
           }
           const int64_t panels = CeilOf(column_panels, plan.column_groups);

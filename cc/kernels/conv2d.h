@@ -149,8 +149,17 @@ struct ConvBlock {
   LOWPREC_HD int64_t ColumnPanels(int columns) const {
     return (column_end - column_begin + columns - 1) / columns;
   }
-  LOWPREC_HD int64_t Slices() const { return (k_end - k_begin + kSlice - 1) / kSlice; }
-  static constexpr int64_t kSlice = 1024;  // k's of a panel that are packed together
+  // k's that are packed together: of a panel in kBackward, of all panels of a group otherwise.
+  LOWPREC_HD int64_t SliceLength() const {
+    return task.product.pass == ConvPass::kBackward ? 1024 : 64;
+  }
+  LOWPREC_HD int64_t Slices() const {
+    return (k_end - k_begin + SliceLength() - 1) / SliceLength();
+  }
+  LOWPREC_HD int64_t PackUnits(int columns) const {
+    const bool by_panel = task.product.pass == ConvPass::kBackward;
+    return Groups() * Slices() * (by_panel ? ColumnPanels(columns) : 1);
+  }
 };
 
 // How the work is divided, and the memory that it takes (floats but for tiles).
@@ -163,8 +172,8 @@ struct ConvPlan {
   int64_t padded_height, padded_width, top, left;
   int64_t source_size, packed_size, tile_bytes;
 };
-// One instruction set's functions. PackB works on a range of Groups() x ColumnPanels() x Slices()
-// units, Multiply on one of Groups() x RowPanels() x column_groups; threads may share out both.
+// One instruction set's functions. PackB works on a range of PackUnits(), Multiply on one of
+// Groups() x RowPanels() x column_groups; threads may share out both.
 struct Conv2D {
   int rows, columns;
   int64_t tile_bytes;

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "cc/kernels/conv2d.h"
+#include "cc/kernels/conv2d_pack.h"
 #include "cc/kernels/conv2d_window.h"
 #include "cc/kernels/pack_loops.h"
 #include "cc/kernels/tile_loops.h"
@@ -141,71 +142,6 @@ inline bool PackChannels(const ConvBlock& block, const LeftPanel& panel, const C
   return padded;
 }
 
-// Panels of the right operand: filters, filters with their channels swapped, or dy.
-inline void ConvPackB(const ConvBlock& block, int64_t begin, int64_t end, QuantizeFn quantize) {
-  const ConvProduct& p = block.task.product;
-  const ConvShape& s = p.shape;
-  const int64_t length = block.k_end - block.k_begin, slices = block.Slices();
-  const int64_t panels = block.ColumnPanels(kColumns);
-  PackTask rounding;
-  rounding.stages = block.task.b_stages;
-  rounding.num_stages = block.task.num_b_stages;
-  constexpr int64_t kPiece = 256;
-  alignas(64) float rounded[kPiece];
-  const auto load = [&](int64_t index, int64_t count) {  // `count` elements, rounded
-    const float* x = block.task.b + index;
-    if (rounding.num_stages == 0) return x;
-    RoundStages(rounding, x, index, count, rounded, quantize);
-    return static_cast<const float*>(rounded);
-  };
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t panel = unit / slices;
-    const int64_t group = block.group_begin + panel / panels;
-    const int64_t column = block.column_begin + panel % panels * kColumns;
-    const int width = static_cast<int>(Min(block.column_end - column, kColumns));
-    const int64_t k_begin = block.k_begin + unit % slices * ConvBlock::kSlice;
-    const int64_t k_end = Min(k_begin + ConvBlock::kSlice, block.k_end);
-    const int64_t size = (k_end - k_begin) * kColumns;
-    float* out = block.packed_b + (panel * length + k_begin - block.k_begin) * kColumns;
-    if (width < kColumns) memset(out, 0, static_cast<size_t>(size) * sizeof(float));
-    if (p.pass == ConvPass::kBackward) {
-      // Element (k = (tap, o), column = c) is filters[tap, c, o].
-      const int64_t outputs = s.GroupOut();
-      for (int64_t k = k_begin; k < k_end;) {
-        const int64_t tap = k / outputs, o = k % outputs;
-        const int64_t count = Min(Min(outputs - o, k_end - k), kPiece);
-        for (int lane = 0; lane < width; ++lane) {
-          const int64_t row = tap * s.GroupIn() + column + lane;
-          const float* from = load(row * s.out_channels + group * outputs + o, count);
-          float* to = out + (k - k_begin) * kColumns + lane;
-          for (int64_t i = 0; i < count; ++i) to[i * kColumns] = from[i];
-        }
-        k += count;
-      }
-    } else if (width == s.out_channels && rounding.num_stages < 2) {
-      // Rows without a gap, rounded many at a time.
-      for (int64_t k = k_begin; k < k_end;) {
-        const int64_t rows = Min(k_end - k, kPiece / width);
-        const float* from = load(k * width, rows * width);
-        float* to = out + (k - k_begin) * kColumns;
-        for (int64_t i = 0; i < rows; ++i, from += width, to += kColumns) {
-          for (int lane = 0; lane < width; ++lane) to[lane] = from[lane];
-        }
-        k += rows;
-      }
-    } else {
-      for (int64_t k = k_begin; k < k_end; ++k) {
-        const float* from = load(k * s.out_channels + group * s.GroupOut() + column, width);
-        float* to = out + (k - k_begin) * kColumns;
-        for (int lane = 0; lane < width; ++lane) to[lane] = from[lane];
-      }
-    }
-    PanelRange range;
-    for (int64_t i = 0; i < size; ++i) Include(range, out[i]);
-    Merge(block.b_range[panel], range);
-  }
-}
-
 // A panel of the left operand with kLeftOut where terms are left out, for the paths in which adding
 // a zero is not the same: it may change -0, and makes NaN of infinity.
 inline void MarkSkipped(const ConvBlock& block, const LeftPanel& panel, const WindowPixel* at,
@@ -295,59 +231,73 @@ inline const float* RightPanel(const ConvBlock& block, int64_t group, int64_t co
   return block.packed_b + (index * (block.k_end - block.k_begin) + k - block.k_begin) * kColumns;
 }
 
-// Adds the block's terms to the tiles of a panel of rows and of the column panels [first, last),
-// which gather them from the padded image itself.
-inline void AddInPlace(const ConvBlock& block, const LeftPanel& panel, int64_t first, int64_t last,
-                       const PathChoice& choice, TileTask* tiles) {
+// Where a panel's lanes begin in the padded image: kForward and kBackward.
+inline void FindLanes(const ConvBlock& block, const LeftPanel& panel, const float** lanes) {
   const ConvProduct& p = block.task.product;
   const ConvShape& s = p.shape;
-  const int64_t channels = p.SourceChannels();
-  const TileRun* runs = reinterpret_cast<const TileRun*>(block.runs);
-  static_assert(sizeof(TileRun) == sizeof(ConvRun), "one struct for every instruction set");
-  const bool gradient = p.pass == ConvPass::kGradient;
-  const float* lanes[kRows];
-  const float* together = nullptr;
-  if (gradient) {
-    const int64_t tap = panel.first_row / s.GroupIn(), c = panel.first_row % s.GroupIn();
-    const int64_t i = tap / s.filter_width, j = tap % s.filter_width;
-    together = block.source +
-               (i * s.dilation_height * block.layout.row_step + j * s.dilation_width) * channels +
-               panel.group * s.GroupIn() + c;
-  } else {
-    const bool backward = p.pass == ConvPass::kBackward;
-    const int64_t group_channels = backward ? s.GroupOut() : s.GroupIn();
-    const int64_t stride_h = backward ? 1 : s.stride_height,
-                  stride_w = backward ? 1 : s.stride_width;
-    WindowPixel at(p, panel.first_row);
-    const int64_t first_image = block.row_begin / p.RowsOfImage();
-    for (int lane = 0; lane < kRows; ++lane) {
-      const int64_t pixel = (at.image - first_image) * block.layout.image_step +
-                            at.h * stride_h * block.layout.row_step + at.w * stride_w;
-      lanes[lane] = block.source + pixel * channels + panel.group * group_channels;
-      if (lane + 1 < panel.width) {
-        at.Next(backward ? s.in_width : s.out_width, backward ? s.in_height : s.out_height);
-      }
+  const bool backward = p.pass == ConvPass::kBackward;
+  const int64_t group_channels = backward ? s.GroupOut() : s.GroupIn();
+  const int64_t stride_h = backward ? 1 : s.stride_height, stride_w = backward ? 1 : s.stride_width;
+  WindowPixel at(p, panel.first_row);
+  const int64_t first_image = block.row_begin / p.RowsOfImage();
+  for (int lane = 0; lane < kRows; ++lane) {
+    const int64_t pixel = (at.image - first_image) * block.layout.image_step +
+                          at.h * stride_h * block.layout.row_step + at.w * stride_w;
+    lanes[lane] = block.source + pixel * p.SourceChannels() + panel.group * group_channels;
+    if (lane + 1 < panel.width) {
+      at.Next(backward ? s.in_width : s.out_width, backward ? s.in_height : s.out_height);
     }
   }
+}
+
+// Whole sums of some panels of rows, in kForward and kBackward. They take turns, so that a panel of
+// the right operand is read once for all.
+constexpr int kPanelsTogether = 4;
+inline void MultiplyInPlace(const ConvBlock& block, const LeftPanel* panels, int count,
+                            int64_t first, int64_t last, const PathChoice& choice, TileTask* tile) {
+  const float* lanes[kPanelsTogether][kRows];
+  for (int i = 0; i < count; ++i) FindLanes(block, panels[i], lanes[i]);
+  for (int64_t j = first; j < last; ++j) {
+    for (int i = 0; i < count; ++i) {
+      StartTiles(block, panels[i], j, j + 1, tile);
+      tile->lanes = lanes[i];
+      tile->runs = reinterpret_cast<const TileRun*>(block.runs);
+      tile->k_begin = 0;
+      tile->k_end = tile->k;
+      tile->b = RightPanel(block, panels[i].group, j, 0);
+      RunFastTile<LeftLayout::kLanesApart>(*tile, choice);
+      StoreTiles(block, panels[i], j, j + 1, tile);
+    }
+  }
+}
+
+// Adds the block's terms to the tiles of a panel of rows and of the column panels [first, last),
+// which gather them from the padded image itself: kGradient.
+inline void AddInPlace(const ConvBlock& block, const LeftPanel& panel, int64_t first, int64_t last,
+                       const PathChoice& choice, TileTask* tiles) {
+  const ConvShape& s = block.task.product.shape;
+  const TileRun* runs = reinterpret_cast<const TileRun*>(block.runs);
+  static_assert(sizeof(TileRun) == sizeof(ConvRun), "one struct for every instruction set");
+  const int64_t tap = panel.first_row / s.GroupIn(), c = panel.first_row % s.GroupIn();
+  const int64_t i = tap / s.filter_width, j = tap % s.filter_width;
+  const float* together =
+      block.source +
+      (i * s.dilation_height * block.layout.row_step + j * s.dilation_width) * s.in_channels +
+      panel.group * s.GroupIn() + c;
   // Some runs at a time, so that what the lanes gather stays in the cache.
   for (int64_t begin = 0, end = 0; begin < block.num_runs; begin = end) {
     const int64_t k_begin = runs[begin].k_begin;
     end = begin + 1;
-    while (end < block.num_runs && (!gradient || runs[end].k_end - k_begin <= kDepth)) ++end;
-    for (int64_t j = first; j < last; ++j) {
-      TileTask& tile = tiles[j - first];
+    while (end < block.num_runs && runs[end].k_end - k_begin <= kDepth) ++end;
+    for (int64_t column = first; column < last; ++column) {
+      TileTask& tile = tiles[column - first];
       tile.a = together;
-      tile.lanes = lanes;
-      tile.left_step = s.stride_width * channels;
+      tile.left_step = s.stride_width * s.in_channels;
       tile.runs = runs + begin;
       tile.k_begin = k_begin;
       tile.k_end = runs[end - 1].k_end;
-      tile.b = RightPanel(block, panel.group, j, k_begin);
-      if (gradient) {
-        RunFastTile<LeftLayout::kLanesTogether>(tile, choice);
-      } else {
-        RunFastTile<LeftLayout::kLanesApart>(tile, choice);
-      }
+      tile.b = RightPanel(block, panel.group, column, k_begin);
+      RunFastTile<LeftLayout::kLanesTogether>(tile, choice);
     }
   }
 }
@@ -428,6 +378,7 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
                         task.product.Length(), kSupport);
   }
   const bool in_place = block.num_runs > 0 && TakesAnyLayout(choice);
+  const bool gradient = task.product.pass == ConvPass::kGradient;
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t row_panel = unit / block.column_groups % row_panels;
     const int64_t group = unit / block.column_groups / row_panels;
@@ -435,6 +386,19 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
     const int64_t last = Min(first + most, column_panels);
     if (first == last) continue;
     const LeftPanel panel = PanelAt(block, block.group_begin + group, row_panel);
+    if (in_place && !gradient) {
+      // Units that follow are panels of rows too, if the columns are not divided.
+      LeftPanel panels[kPanelsTogether] = {panel};
+      int count = 1;
+      while (block.column_groups == 1 && count < kPanelsTogether && unit + 1 < end &&
+             row_panel + count < row_panels) {
+        panels[count] = PanelAt(block, block.group_begin + group, row_panel + count);
+        ++count;
+        ++unit;
+      }
+      MultiplyInPlace(block, panels, count, first, last, choice, own);
+      continue;
+    }
     TileTask* tiles = own;
     PanelRange own_range, *range = &own_range;
     if (block.tiles != nullptr) {

@@ -27,6 +27,7 @@ struct FloatLanes {
   static Vector Load(const float* p) { return _mm512_loadu_ps(p); }
   static void Store(float* p, Vector v) { _mm512_storeu_ps(p, v); }
   static Vector Fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+  static Vector ProductMinus(Vector a, Vector b, Vector c) { return _mm512_fmsub_ps(a, b, c); }
   static Vector SubtractProduct(Vector a, Vector b, Vector c) {  // c - a b
     return _mm512_fnmadd_ps(a, b, c);
   }
@@ -34,6 +35,7 @@ struct FloatLanes {
   static Vector Sub(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
   static Vector Max(Vector a, Vector b) { return _mm512_max_ps(a, b); }
   static Vector And(Vector a, Vector b) { return _mm512_and_ps(a, b); }
+  static Vector Or(Vector a, Vector b) { return _mm512_or_ps(a, b); }
   static Vector AddBits(Vector a, Vector b) {
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
   }
@@ -58,6 +60,9 @@ struct FloatLanes {
   static Vector LoadBits(const uint32_t* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
   static void StoreBits(uint32_t* p, Vector v) { _mm512_storeu_si512(p, _mm512_castps_si512(v)); }
   static Vector Xor(Vector a, Vector b) { return _mm512_xor_ps(a, b); }
+  static Vector MaxBits(Vector a, Vector b) {  // as unsigned integers
+    return _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+  }
   static Vector ShiftLeft(Vector a, int count) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), count));
   }
@@ -84,11 +89,22 @@ struct DoubleLanes {
   static Vector Load(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
   static void Store(float* p, Vector v) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(v)); }
   static Vector Fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_pd(a, b, c); }
+  static Vector ProductMinus(Vector a, Vector b, Vector c) { return _mm512_fmsub_pd(a, b, c); }
   static Vector SubtractProduct(Vector a, Vector b, Vector c) { return _mm512_fnmadd_pd(a, b, c); }
   static Vector Add(Vector a, Vector b) { return _mm512_add_pd(a, b); }
   static Vector Sub(Vector a, Vector b) { return _mm512_sub_pd(a, b); }
   static Vector Max(Vector a, Vector b) { return _mm512_max_pd(a, b); }
   static Vector And(Vector a, Vector b) { return _mm512_and_pd(a, b); }
+  static Vector Or(Vector a, Vector b) { return _mm512_or_pd(a, b); }
+  static Vector Xor(Vector a, Vector b) { return _mm512_xor_pd(a, b); }
+  static Vector EqualBits(Vector a, Vector b) {  // all ones where they are
+    return _mm512_castsi512_pd(
+        _mm512_movm_epi64(_mm512_cmpeq_epi64_mask(_mm512_castpd_si512(a), _mm512_castpd_si512(b))));
+  }
+  static bool AnyBit(Vector a) {
+    const __m512i bits = _mm512_castpd_si512(a);
+    return _mm512_test_epi64_mask(bits, bits) != 0;
+  }
   static Vector AddBits(Vector a, Vector b) {
     return _mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(a), _mm512_castpd_si512(b)));
   }
@@ -114,10 +130,12 @@ struct FloatLanes {
   static Vector Load(const float* p) { return _mm256_loadu_ps(p); }
   static void Store(float* p, Vector v) { _mm256_storeu_ps(p, v); }
   static Vector Fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+  static Vector ProductMinus(Vector a, Vector b, Vector c) { return _mm256_fmsub_ps(a, b, c); }
   static Vector Add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
   static Vector Sub(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
   static Vector Max(Vector a, Vector b) { return _mm256_max_ps(a, b); }
   static Vector And(Vector a, Vector b) { return _mm256_and_ps(a, b); }
+  static Vector Or(Vector a, Vector b) { return _mm256_or_ps(a, b); }
   static Vector AddBits(Vector a, Vector b) {
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
   }
@@ -135,6 +153,9 @@ struct FloatLanes {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_castps_si256(v));
   }
   static Vector Xor(Vector a, Vector b) { return _mm256_xor_ps(a, b); }
+  static Vector MaxBits(Vector a, Vector b) {  // as unsigned integers
+    return _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+  }
   static Vector ShiftLeft(Vector a, int count) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), count));
   }
@@ -163,10 +184,20 @@ struct DoubleLanes {
   static Vector Load(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
   static void Store(float* p, Vector v) { _mm_storeu_ps(p, _mm256_cvtpd_ps(v)); }
   static Vector Fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_pd(a, b, c); }
+  static Vector ProductMinus(Vector a, Vector b, Vector c) { return _mm256_fmsub_pd(a, b, c); }
   static Vector Add(Vector a, Vector b) { return _mm256_add_pd(a, b); }
   static Vector Sub(Vector a, Vector b) { return _mm256_sub_pd(a, b); }
   static Vector Max(Vector a, Vector b) { return _mm256_max_pd(a, b); }
   static Vector And(Vector a, Vector b) { return _mm256_and_pd(a, b); }
+  static Vector Or(Vector a, Vector b) { return _mm256_or_pd(a, b); }
+  static Vector Xor(Vector a, Vector b) { return _mm256_xor_pd(a, b); }
+  static Vector EqualBits(Vector a, Vector b) {  // all ones where they are
+    return _mm256_castsi256_pd(_mm256_cmpeq_epi64(_mm256_castpd_si256(a), _mm256_castpd_si256(b)));
+  }
+  static bool AnyBit(Vector a) {
+    const __m256i bits = _mm256_castpd_si256(a);
+    return _mm256_testz_si256(bits, bits) == 0;
+  }
   static Vector AddBits(Vector a, Vector b) {
     return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a), _mm256_castpd_si256(b)));
   }
@@ -192,6 +223,7 @@ template <typename T, typename Int, typename UInt, int kCount>
 struct PortableLanes {
   typedef T Vector __attribute__((vector_size(kCount * sizeof(T))));
   typedef Int Integers __attribute__((vector_size(kCount * sizeof(T))));
+  typedef UInt Unsigned __attribute__((vector_size(kCount * sizeof(T))));
   using Bits = UInt;
   static constexpr int kLanes = kCount, kMantissaBits = sizeof(T) == 4 ? 23 : 52;
   static Vector Set(T x) { return x - Vector{}; }
@@ -207,11 +239,28 @@ struct PortableLanes {
     for (int i = 0; i < kCount; ++i) p[i] = static_cast<float>(v[i]);
   }
   static Vector Fma(Vector a, Vector b, Vector c) { return a * b + c; }
+  static Vector ProductMinus(Vector a, Vector b, Vector c) { return a * b - c; }
   static Vector Add(Vector a, Vector b) { return a + b; }
   static Vector Sub(Vector a, Vector b) { return a - b; }
   static Vector Max(Vector a, Vector b) { return a > b ? a : b; }
   static Vector And(Vector a, Vector b) {
     return reinterpret_cast<Vector>(reinterpret_cast<Integers>(a) & reinterpret_cast<Integers>(b));
+  }
+  static Vector Or(Vector a, Vector b) {
+    return reinterpret_cast<Vector>(reinterpret_cast<Integers>(a) | reinterpret_cast<Integers>(b));
+  }
+  static Vector EqualBits(Vector a, Vector b) {
+    return reinterpret_cast<Vector>(reinterpret_cast<Integers>(a) == reinterpret_cast<Integers>(b));
+  }
+  static Vector MaxBits(Vector a, Vector b) {
+    const Unsigned x = reinterpret_cast<Unsigned>(a), y = reinterpret_cast<Unsigned>(b);
+    return reinterpret_cast<Vector>(x > y ? x : y);
+  }
+  static bool AnyBit(Vector a) {
+    const Integers bits = reinterpret_cast<Integers>(a);
+    Int any = 0;
+    for (int i = 0; i < kCount; ++i) any |= bits[i];
+    return any != 0;
   }
   static Vector AddBits(Vector a, Vector b) {
     return reinterpret_cast<Vector>(reinterpret_cast<Integers>(a) + reinterpret_cast<Integers>(b));
@@ -231,7 +280,6 @@ struct PortableLanes {
         (reinterpret_cast<Integers>(error) ^ reinterpret_cast<Integers>(t)) < 0);
     return OrAnd(AddBits(t, And(inexact, beyond)), inexact, SetBits(1));
   }
-  typedef UInt Unsigned __attribute__((vector_size(kCount * sizeof(T))));
   static Vector LoadBits(const UInt* p) {
     Vector v = {};
     memcpy(&v, p, sizeof(v));

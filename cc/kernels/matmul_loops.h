@@ -8,16 +8,24 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
-// Tiles in columns of tiles: those that follow each other share a panel of b.
+// Tiles of a block of rows, whose panels of a stay in the second-level cache, column by column:
+// tiles that follow each other share a panel of b.
 inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
   const int64_t row_tiles = (task.m + kRows - 1) / kRows;
+  const int64_t column_tiles = (task.n + kColumns - 1) / kColumns;
+  constexpr int64_t kBlockSize = (256 << 10) / sizeof(float);
+  const int64_t most_rows = Max(kBlockSize / (kRows * Max(task.k, 1)), 1);
   TileTask tile;
   tile.accumulator = task.accumulator;
   tile.k = tile.k_end = task.k;
   tile.row_step = task.n;
   tile.steps = task.Steps();
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t row_tile = i % row_tiles, column_tile = i / row_tiles;
+    const int64_t block = i / (most_rows * column_tiles), first_row = block * most_rows;
+    const int64_t block_rows = Min(most_rows, row_tiles - first_row);
+    const int64_t in_block = i - first_row * column_tiles;
+    const int64_t row_tile = first_row + in_block % block_rows;
+    const int64_t column_tile = in_block / block_rows;
     const int64_t row = row_tile * kRows, column = column_tile * kColumns;
     const int64_t element = row * task.n + column;
     tile.a = task.a + row * task.k;

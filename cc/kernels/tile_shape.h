@@ -12,13 +12,20 @@ LOWPREC_BEGIN_NAMESPACE
 // step's chain of instructions.
 constexpr int kColumns = FloatLanes::kLanes;
 constexpr int kRows = 12;
-// Rows whose sums are kept in registers as doubles, and for kNearestOdd.
+// How many sums a step works on at a time: kRows by kVectors registers.
+template <int kCount, int kWidth>
+struct StepShape {
+  static constexpr int kRows = kCount, kVectors = kWidth, kSums = kCount * kWidth;
+};
+using FloatShape = StepShape<kRows, 1>;
 #if defined(__AVX512F__)
-constexpr int kDoubleRows = 12, kOddRows = 12;
 using OddLanes = FloatLanes;
+using DoubleShape = StepShape<kRows, 2>;
+using StochasticShape = FloatShape;  // 32 registers hold the generators' states too
 #else
-constexpr int kDoubleRows = 6, kOddRows = 6;
 using OddLanes = DoubleLanes;
+using DoubleShape = StepShape<kRows, 1>;
+using StochasticShape = StepShape<kRows / 2, 1>;
 #endif
 #if defined(__AVX2__)
 constexpr PathSupport kSupport = {true, kHasRoundingModes};

@@ -1,0 +1,238 @@
+// The loops over k of a tile of output elements, in registers; compiled once per instruction set.
+#ifndef TF_LOWPREC_CC_KERNELS_STEP_LOOPS_H_
+#define TF_LOWPREC_CC_KERNELS_STEP_LOOPS_H_
+
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "cc/kernels/accumulation_steps.h"
+#include "cc/kernels/tile_shape.h"
+#include "cc/numerics/accumulate.h"
+
+LOWPREC_BEGIN_NAMESPACE
+
+// Where the left operand's elements are. Packed: [k][kRows]. Otherwise k falls into runs, within
+// which a lane's elements lie side by side (kLanesApart, each lane from a pointer of its own), or a
+// step of the lanes does (kLanesTogether, `left_step` from one k to the next).
+enum class LeftLayout { kPacked, kLanesApart, kLanesTogether };
+
+// A run of k: its first element lies at `offset` from the lanes' pointers.
+struct TileRun {
+  int64_t offset, k_begin, k_end;
+};
+
+// A tile on its way: some columns of k after others.
+struct TileTask {
+  AccumulatorSpec accumulator;
+  int64_t k = 0;                                 // length of the whole sums
+  const float* a = nullptr;                      // [k_end - k_begin][kRows], or the first lane
+  const float* b = nullptr;                      // [k_end - k_begin][kColumns]
+  int64_t k_begin = 0, k_end = 0;                // what of k is to be added now
+  const float* const* lanes = nullptr;           // of kLanesApart: kRows pointers
+  int64_t left_step = 0;                         // of kLanesTogether
+  const TileRun* runs = nullptr;                 // from k_begin to k_end, unless packed
+  bool masked = false;                           // terms whose a is kLeftOut are left out
+  int rows = kRows, columns = kColumns;          // that the result has of the tile
+  const int32_t* random_bits = nullptr;          // of the tile's first element
+  int64_t row_step = 0;                          // elements from one row of random_bits to the next
+  int64_t steps = 0;                             // values of random_bits for each element
+  alignas(64) float sums[kRows][kColumns];       // partial sums: of the chunk, if there are chunks
+  alignas(64) float totals[kRows][kColumns];     // of chunks
+  alignas(64) uint32_t states[kRows][kColumns];  // of stochastic accumulators
+
+  const float (*Result() const)[kColumns] { return accumulator.chunk > 0 ? totals : sums; }
+};
+
+template <typename F, int... kIndex>
+LOWPREC_HD void ForEachOf(std::integer_sequence<int, kIndex...>, const F& f) {
+  (f(std::integral_constant<int, kIndex>()), ...);
+}
+
+// f(0), ..., f(kCount - 1), with constants: an array of registers must not be indexed otherwise, or
+// it is kept in memory.
+template <int kCount, typename F>
+LOWPREC_HD void ForEach(const F& f) {
+  ForEachOf(std::make_integer_sequence<int, kCount>(), f);
+}
+
+// The sums before the first step. `element` is the index of the tile's first output element, and
+// row_step that from one row to the next.
+inline void StartTile(TileTask& tile, int64_t element, int64_t row_step, const uint32_t seed[2],
+                      uint64_t stream) {
+  memset(tile.sums, 0, sizeof(tile.sums));
+  memset(tile.totals, 0, sizeof(tile.totals));
+  if (static_cast<Rounding>(tile.accumulator.rounding) != Rounding::kStochastic) return;
+  const PhiloxKey key = {seed[0], seed[1]};
+  for (int row = 0; row < kRows; ++row) {
+    const uint64_t first = static_cast<uint64_t>(element + row * row_step);
+    // Four states at a time.
+    for (int j = -static_cast<int>(first % 4); j < kColumns; j += 4) {
+      const uint64_t block = (first + static_cast<uint64_t>(j)) / 4;
+      const PhiloxWords words =
+          Philox(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+                 static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32), key);
+      for (int i = 0; i < 4; ++i) {
+        if (j + i < 0 || j + i >= kColumns) continue;
+        tile.states[row][j + i] = RandomStateOf(words.w[i]);
+      }
+    }
+  }
+}
+
+// Partial sums between loops; in those they are local, so that they are kept in registers.
+template <typename Step, typename Shape>
+struct Sums {
+  typename Step::V s[Shape::kSums];
+  typename Step::State states[Shape::kSums];
+};
+
+// after <- before and `count` terms; left(row, i) is the i-th element of a lane. Returns whether
+// the step, if it guesses, is in doubt about a sum.
+template <typename Shape, typename Step, typename Sums, typename Left>
+inline bool AddTerms(const Step& step, const Sums& before, Sums& after, const Left& left,
+                     const float* b, int64_t count) {
+  using L = typename Step::Lanes;
+  using V = typename L::Vector;
+  V s[Shape::kSums], doubt = L::Set(0);
+  typename Step::State states[Shape::kSums];
+  ForEach<Shape::kSums>([&](auto i) { s[i] = before.s[i], states[i] = before.states[i]; });
+  for (int64_t i = 0; i < count; ++i, b += kColumns) {
+    V right[Shape::kVectors];
+    ForEach<Shape::kVectors>([&](auto v) { right[v] = L::Load(b + v * L::kLanes); });
+    ForEach<Shape::kRows>([&](auto row) {
+      const V a = L::Set(left(row, i));
+      ForEach<Shape::kVectors>([&](auto v) {
+        constexpr int kIndex = decltype(row)::value * Shape::kVectors + decltype(v)::value;
+        s[kIndex] = step.template Round<kIndex>(s[kIndex], a, right[v], states[kIndex], doubt);
+      });
+    });
+  }
+  ForEach<Shape::kSums>([&](auto i) { after.s[i] = s[i], after.states[i] = states[i]; });
+  if constexpr (Step::kGuesses > 0) return step.IsInDoubt(doubt);
+  return false;
+}
+
+// The same by the step that never guesses. Seldom called.
+template <typename Shape, typename Step, typename Sums, typename Left>
+__attribute__((noinline)) void AddCarefully(const Step& step, const Sums& before, Sums& after,
+                                            const Left& left, const float* b, int64_t count) {
+  AddTerms<Shape>(step, before, after, left, b, count);
+}
+
+template <typename Step, typename Shape, typename Left>
+inline void GuessTerms(const Step& step, const typename Step::Careful& careful,
+                       Sums<Step, Shape>& sums, const Left& left, const float* b, int64_t count) {
+  if constexpr (Step::kGuesses == 0) {
+    AddTerms<Shape>(step, sums, sums, left, b, count);
+  } else {
+    Sums<Step, Shape> other, *before = &sums, *after = &other;
+    for (int64_t first = 0; first < count; first += Step::kGuesses) {
+      const int64_t n = Min(count - first, Step::kGuesses);
+      const float* right = b + first * kColumns;
+      const auto next = [&](int row, int64_t i) { return left(row, first + i); };
+      if (__builtin_expect(AddTerms<Shape>(step, *before, *after, next, right, n), 0)) {
+        AddCarefully<Shape>(careful, *before, *after, next, right, n);
+      }
+      Sums<Step, Shape>* swap = before;
+      before = after;
+      after = swap;
+    }
+    if (before != &sums) sums = *before;
+  }
+}
+
+// Adds terms to the sums of some rows and of all columns, part by part.
+template <typename Step, typename Shape, int kParts, typename Left>
+inline void StepTerms(const Step& step, const typename Step::Careful& careful,
+                      Sums<Step, Shape> (&sums)[kParts], const Left& left, const float* b,
+                      int64_t count) {
+  if constexpr (sizeof(typename Step::Lanes::Bits) == 8) {
+    // As doubles in memory, so that the multiply can take them from there.
+    constexpr int64_t kBlock = 32;
+    alignas(64) double wide[kBlock][Shape::kRows];
+    for (int64_t first = 0; first < count; first += kBlock) {
+      const int64_t block = Min(count - first, kBlock);
+      for (int64_t i = 0; i < block; ++i) {
+        ForEach<Shape::kRows>(
+            [&](auto row) { wide[i][row] = static_cast<double>(left(row, first + i)); });
+      }
+      for (int part = 0; part < kParts; ++part) {
+        GuessTerms<Step, Shape>(
+            step, careful, sums[part], [&](int row, int64_t i) { return wide[i][row]; },
+            b + first * kColumns + part * (kColumns / kParts), block);
+      }
+    }
+  } else {
+    static_assert(kParts == 1, "a register is as wide as a tile");
+    GuessTerms<Step, Shape>(step, careful, sums[0], left, b, count);
+  }
+}
+
+// Steps k_begin to k_end of a tile, Shape's rows of it at a time; noinline keeps it within a
+// rounding mode's scope.
+template <typename Step, typename Shape, LeftLayout kLayout>
+__attribute__((noinline)) void StepTile(TileTask& tile) {
+  using L = typename Step::Lanes;
+  constexpr int kVectors = Shape::kVectors, kWidth = kVectors * L::kLanes;
+  constexpr int kParts = kColumns / kWidth;
+  constexpr bool kRandom = !std::is_same_v<typename Step::State, NoState>;
+  const Step step(tile.accumulator);
+  const typename Step::Careful careful(tile.accumulator);
+  const typename Step::Chunk chunk_step(tile.accumulator);
+  const int64_t chunk = tile.accumulator.chunk;
+  const TileRun whole = {0, tile.k_begin, tile.k_end};
+
+  for (int top = 0; top < kRows; top += Shape::kRows) {
+    Sums<Step, Shape> sums[kParts];
+    const auto for_each_sum = [&](const auto& f) {  // f(sum, its state, row, column)
+      for (int part = 0; part < kParts; ++part) {
+        ForEach<Shape::kSums>([&](auto i) {
+          f(sums[part].s[i], sums[part].states[i], top + i / kVectors,
+            part * kWidth + i % kVectors * L::kLanes);
+        });
+      }
+    };
+    for_each_sum([&](auto& sum, auto& state, int row, int column) {
+      sum = L::Load(&tile.sums[row][column]);
+      if constexpr (kRandom) state.x = L::LoadBits(&tile.states[row][column]);
+    });
+    const TileRun* run = kLayout == LeftLayout::kPacked ? &whole : tile.runs;
+    for (int64_t k = tile.k_begin; k < tile.k_end;) {
+      const int64_t end = chunk > 0 ? Min(k - k % chunk + chunk, tile.k_end) : tile.k_end;
+      while (k < end) {
+        const int64_t stop = Min(end, run->k_end), from = k - run->k_begin;
+        const float* b = tile.b + (k - tile.k_begin) * kColumns;
+        if constexpr (kLayout == LeftLayout::kLanesApart) {
+          const float* lanes[Shape::kRows];
+          ForEach<Shape::kRows>(
+              [&](auto row) { lanes[row] = tile.lanes[top + row] + run->offset + from; });
+          StepTerms(
+              step, careful, sums, [&](int row, int64_t i) { return lanes[row][i]; }, b, stop - k);
+        } else {
+          const int64_t left_step = kLayout == LeftLayout::kPacked ? kRows : tile.left_step;
+          const float* a = tile.a + run->offset + from * left_step + top;
+          StepTerms(
+              step, careful, sums, [&](int row, int64_t i) { return a[i * left_step + row]; }, b,
+              stop - k);
+        }
+        k = stop;
+        if (k == run->k_end) ++run;
+      }
+      if (chunk <= 0 || (end % chunk != 0 && end != tile.k)) continue;
+      // totals <- round(totals + sums).
+      for_each_sum([&](auto& sum, auto& state, int row, int column) {
+        chunk_step.Add(&tile.totals[row][column], sum, state);
+        sum = L::Set(0);
+      });
+    }
+    for_each_sum([&](auto& sum, auto& state, int row, int column) {
+      L::Store(&tile.sums[row][column], sum);
+      if constexpr (kRandom) L::StoreBits(&tile.states[row][column], state.x);
+    });
+  }
+}
+
+LOWPREC_END_NAMESPACE
+
+#endif  // TF_LOWPREC_CC_KERNELS_STEP_LOOPS_H_
