@@ -1,6 +1,7 @@
-// Products of matrices added up as tensor cores do (cc/numerics/aligned.h), outside TensorFlow: what
-// the op's kernel calls. Operands are packed with the exponent of every element beside it; eight-bit
-// operands, and others whose products and sums a float holds, take a vector loop, the rest integers.
+// Products of matrices added up as tensor cores do (cc/numerics/aligned.h), outside TensorFlow:
+// what the op's kernel calls. Operands are packed with the exponent of every element beside it;
+// eight-bit operands, and others whose products and sums a float holds, take a vector loop, the
+// rest integers.
 #ifndef TF_LOWPREC_CC_KERNELS_ALIGNED_MATMUL_H_
 #define TF_LOWPREC_CC_KERNELS_ALIGNED_MATMUL_H_
 
@@ -25,8 +26,10 @@ struct AlignedMatMulTask {
   AlignedOperand a_format, b_format;
   int64_t group = 32;      // consecutive k that are aligned together
   int fraction_bits = 13;  // of a term
-  int mantissa_bits = 13;  // of a sum
-  int64_t promote = 0;     // terms after which the sum is added to a float32; 0: never
+  // Of the sum after a group.
+  int exponent_bits = 8, mantissa_bits = 13;
+  bool nearest = false;
+  int64_t promote = 0;  // terms after which the sum is added to a float32; 0: never
 
   // Filled by the pack functions. Lanes are columns of b, kLanes to a panel.
   float* packed_a = nullptr;        // [m, k]
@@ -42,7 +45,8 @@ struct AlignedMatMulTask {
   // Whether the vector loop has every bit right: exponents fit a byte with room for a sum of two,
   // products are exact in float32, and a group's sum is an integer below 2^24.
   bool IsFast() const {
-    return a_format.exponent_bits <= 5 && b_format.exponent_bits <= 5 &&
+    return exponent_bits == 8 && !nearest && a_format.exponent_bits <= 5 &&
+           b_format.exponent_bits <= 5 &&
            a_format.mantissa_bits + b_format.mantissa_bits + 2 <= 24 && fraction_bits <= 20 &&
            (group + 1) << (fraction_bits + 2) <= int64_t{1} << 24;
   }

@@ -110,7 +110,9 @@ inline void MultiplyRow(const AlignedMatMulTask& task, const float* a, const int
 inline float MultiplyOne(const AlignedMatMulTask& task, const float* a, const float* b) {
   AlignedSpec spec;
   spec.fraction_bits = task.fraction_bits;
+  spec.exponent_bits = task.exponent_bits;
   spec.mantissa_bits = task.mantissa_bits;
+  spec.nearest = task.nearest;
   spec.a_min_exponent = task.a_format.min_exponent;
   spec.b_min_exponent = task.b_format.min_exponent;
   float sum = 0.0f, total = 0.0f;

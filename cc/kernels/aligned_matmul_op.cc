@@ -62,17 +62,27 @@ class AlignedMatMulOp : public OpKernel {
     }
     OP_REQUIRES_OK(ctx, ctx->GetAttr("group", &task_.group));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("fraction_bits", &task_.fraction_bits));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("mantissa_bits", &task_.mantissa_bits));
+    Format sum;
+    OP_REQUIRES_OK(ctx, GetFormat(ctx, &sum, "accumulator"));
+    const FloatFormat& format = sum.floating;
+    OP_REQUIRES(ctx,
+                !sum.is_fixed && format.specials == Specials::kIeee && format.subnormals &&
+                    !format.saturate,
+                InvalidArgument("accumulator must be a float format with infinities and "
+                                "subnormal numbers"));
+    task_.exponent_bits = format.exponent_bits;
+    task_.mantissa_bits = format.mantissa_bits;
+    Rounding rounding = Rounding::kTowardZero;
+    OP_REQUIRES_OK(ctx, GetRounding(ctx, &rounding));
+    task_.nearest = rounding == Rounding::kNearestEven;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("promote", &task_.promote));
     OP_REQUIRES(ctx, task_.group >= 1 && task_.group <= 1 << 20,
                 InvalidArgument("group = ", task_.group, " must be in 1..2^20"));
     OP_REQUIRES(ctx, task_.fraction_bits >= 1 && task_.fraction_bits <= 30,
                 InvalidArgument("fraction_bits = ", task_.fraction_bits, " must be in 1..30"));
-    OP_REQUIRES(ctx, task_.mantissa_bits >= 1 && task_.mantissa_bits <= 23,
-                InvalidArgument("mantissa_bits = ", task_.mantissa_bits, " must be in 1..23"));
     OP_REQUIRES(ctx, task_.promote % task_.group == 0,
-                InvalidArgument("promote = ", task_.promote, " must be a multiple of group = ",
-                                task_.group, ", or 0"));
+                InvalidArgument("promote = ", task_.promote,
+                                " must be a multiple of group = ", task_.group, ", or 0"));
   }
 
   void Compute(OpKernelContext* ctx) override {
@@ -86,11 +96,11 @@ class AlignedMatMulOp : public OpKernel {
     task.k = a.dim_size(a.dims() - (task.transpose_a ? 2 : 1));
     task.n = b.dim_size(b.dims() - (task.transpose_b ? 2 : 1));
     const MatMulBCast broadcast(a.shape().dim_sizes(), b.shape().dim_sizes());
-    OP_REQUIRES(ctx,
-                b.dim_size(b.dims() - (task.transpose_b ? 1 : 2)) == task.k && broadcast.IsValid(),
-                InvalidArgument("a of shape ", a.shape().DebugString(), " and b of shape ",
-                                b.shape().DebugString(), " do not match (transpose_a=",
-                                task.transpose_a, ", transpose_b=", task.transpose_b, ")"));
+    OP_REQUIRES(
+        ctx, b.dim_size(b.dims() - (task.transpose_b ? 1 : 2)) == task.k && broadcast.IsValid(),
+        InvalidArgument("a of shape ", a.shape().DebugString(), " and b of shape ",
+                        b.shape().DebugString(), " do not match (transpose_a=", task.transpose_a,
+                        ", transpose_b=", task.transpose_b, ")"));
     TensorShape shape = broadcast.output_batch_shape();
     shape.AddDim(task.m);
     shape.AddDim(task.n);

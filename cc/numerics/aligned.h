@@ -43,41 +43,47 @@ LOWPREC_HD int64_t CutTerm(int64_t significand, int shift) {
   return significand / (int64_t{1} << -shift);
 }
 
-// sum * 2^quantum with so many mantissa bits, cut toward zero. |sum| < 2^62.
-LOWPREC_HD float CutToFloat(int64_t sum, int quantum, int mantissa_bits) {
+// What a group's sum is rounded to.
+struct AlignedSpec {
+  int fraction_bits = 13;  // of a term, below the largest exponent; at most 30
+  int exponent_bits = 8;   // of the sum, with infinities and subnormal numbers
+  int mantissa_bits = 13;
+  bool nearest = false;  // to nearest, ties to even; or else toward zero
+  int a_min_exponent = -126, b_min_exponent = -126;
+};
+
+// sum * 2^quantum rounded to the format of a sum; beyond it, either rounding gives infinity.
+// |sum| < 2^62.
+LOWPREC_HD float RoundSum(int64_t sum, int quantum, const AlignedSpec& spec) {
   if (sum == 0) return 0.0f;
   const bool is_negative = sum < 0;
   uint64_t magnitude = static_cast<uint64_t>(is_negative ? -sum : sum);
   int top = 0;  // exponent of the leading bit
   while ((magnitude >> top) > 1) ++top;
   const int exponent = top + quantum;
-  // Exponent of the last bit that is kept; below the normal range, that of float32's last.
-  int last = (exponent > -126 ? exponent : -126) - mantissa_bits;
+  const int max_exponent = (1 << (spec.exponent_bits - 1)) - 1;
+  const int min_exponent = 1 - max_exponent;
+  // Exponent of the last bit that is kept.
+  int last = (exponent > min_exponent ? exponent : min_exponent) - spec.mantissa_bits;
   const int cut = last - quantum;
   if (cut >= 64) {
     magnitude = 0;
   } else if (cut > 0) {
+    const uint64_t rest = magnitude << (64 - cut);  // of 2^64
     magnitude >>= cut;
+    constexpr uint64_t kHalf = uint64_t{1} << 63;
+    magnitude += spec.nearest && (rest > kHalf || (rest == kHalf && (magnitude & 1) != 0));
   } else {
     last = quantum;
   }
-  uint32_t bits;
-  if (exponent > 127) {
-    bits = Carrier<float>::kInf;
-  } else {
-    // magnitude * 2^last has at most 24 bits, none of them below 2^-149.
-    const double value = static_cast<double>(magnitude) *
-                         FromBits<double>(static_cast<uint64_t>(1023 + last) << 52);
-    bits = ToBits<float>(static_cast<float>(value));
-  }
+  // At most 25 bits, none of them below 2^-149; a double has room.
+  const double value =
+      static_cast<double>(magnitude) * FromBits<double>(static_cast<uint64_t>(1023 + last) << 52);
+  const double limit = FromBits<double>(static_cast<uint64_t>(1024 + max_exponent) << 52);
+  const uint32_t bits = value >= limit ? static_cast<uint32_t>(Carrier<float>::kInf)
+                                       : ToBits<float>(static_cast<float>(value));
   return FromBits<float>(bits | (is_negative ? 0x80000000u : 0u));
 }
-
-struct AlignedSpec {
-  int fraction_bits = 13;  // of a term, below the largest exponent; at most 30
-  int mantissa_bits = 13;  // of a sum; at most 23
-  int a_min_exponent = -126, b_min_exponent = -126;
-};
 
 // The sum of s and a[k] b[k] for k < count (at most 2^20), steps between elements given.
 LOWPREC_HD float AddAligned(const AlignedSpec& spec, float s, const float* a, int64_t a_step,
@@ -95,8 +101,7 @@ LOWPREC_HD float AddAligned(const AlignedSpec& spec, float s, const float* a, in
       is_special = true;
       special += x * y;
     } else if (x != 0.0f && y != 0.0f) {
-      const int exponent =
-          ExponentOf(x, spec.a_min_exponent) + ExponentOf(y, spec.b_min_exponent);
+      const int exponent = ExponentOf(x, spec.a_min_exponent) + ExponentOf(y, spec.b_min_exponent);
       largest = exponent > largest ? exponent : largest;
     }
   }
@@ -111,7 +116,7 @@ LOWPREC_HD float AddAligned(const AlignedSpec& spec, float s, const float* a, in
     if (x.significand == 0 || y.significand == 0) continue;
     sum += CutTerm(x.significand * y.significand, x.quantum + y.quantum - quantum);
   }
-  return CutToFloat(sum, quantum, spec.mantissa_bits);
+  return RoundSum(sum, quantum, spec);
 }
 
 LOWPREC_END_NAMESPACE

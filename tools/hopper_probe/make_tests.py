@@ -88,7 +88,10 @@ def cases(kind):
 
     # How many bits below the largest are kept: 2^top + 2^(top-j), each sign.
     for j, s, t in itertools.product(range(0, top - 2 * low + 1), (1, -1), (1, -1)):
-        yield [(0, s * big[0], big[1]), (1, t * power(kind, top - j)[0], power(kind, top - j)[1])], 0
+        yield (
+            [(0, s * big[0], big[1]), (1, t * power(kind, top - j)[0], power(kind, top - j)[1])],
+            0,
+        )
     # The same for terms of significand 1.5 at different places, four times (truncated each, or once?).
     for j, t in itertools.product(range(8, 30), (1, -1)):
         if in_range(kind, top - j):
@@ -107,7 +110,9 @@ def cases(kind):
     for k in range(1, n):
         yield [(0, *big), (k, -big[0], big[1])] + [(q, *small) for q in range(1, n) if q != k], 0
     # C alone, of every mantissa length, sign and magnitude.
-    for bits, exponent, s in itertools.product(range(24), (0, 40, -40, 100, -100, -126, 127), (1, -1)):
+    for bits, exponent, s in itertools.product(
+        range(24), (0, 40, -40, 100, -100, -126, 127), (1, -1)
+    ):
         yield [], s * float(np.float32((1 + (1 - 2.0**-bits)) * 2.0**exponent))
     for bits in range(1, 24):
         yield [], 2.0**-126 * (2.0**-bits)

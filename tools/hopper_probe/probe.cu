@@ -6,8 +6,8 @@
 //
 // A tile is D[64][8] = C[64][8] + sum over `steps` of A[64][32 bytes] . B[8][32 bytes]^T: each step
 // is one instruction of 32 FP8 or 16 16-bit terms, all steps issued back to back into the same
-// registers. TESTS: "TCPROBE1", int32 batches; each batch: int32 kind, steps, tiles; then each tile:
-// A, B (steps times each), C as float32. RESULTS: each tile's D as float32 bits, in order.
+// registers. TESTS: "TCPROBE1", int32 batches; each batch: int32 kind, steps, tiles; then each
+// tile: A, B (steps times each), C as float32. RESULTS: each tile's D as float32 bits, in order.
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
@@ -36,13 +36,13 @@ enum Kind : int {
   kNumKinds = 12,
 };
 
-#define CHECK(call)                                                            \
-  do {                                                                         \
-    const cudaError_t error = (call);                                          \
-    if (error != cudaSuccess) {                                                \
-      fprintf(stderr, "%s: %s\n", #call, cudaGetErrorString(error));           \
-      exit(1);                                                                 \
-    }                                                                          \
+#define CHECK(call)                                                  \
+  do {                                                               \
+    const cudaError_t error = (call);                                \
+    if (error != cudaSuccess) {                                      \
+      fprintf(stderr, "%s: %s\n", #call, cudaGetErrorString(error)); \
+      exit(1);                                                       \
+    }                                                                \
   } while (0)
 
 // Without swizzling, a matrix lies in shared memory as blocks of 8 rows by 16 bytes; `leading` is
@@ -53,25 +53,24 @@ __device__ uint64_t Descriptor(const void* p, uint32_t leading, uint32_t stride)
          (static_cast<uint64_t>(leading >> 4) << 16) | (static_cast<uint64_t>(stride >> 4) << 32);
 }
 
-#define WGMMA_F32(name, flags)                                                      \
+#define WGMMA_F32(name, flags)                                                                  \
   asm volatile("wgmma.mma_async.sync.aligned." name " {%0,%1,%2,%3}, %4, %5, 1, 1, 1" flags ";" \
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                    \
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                 \
                : "l"(da), "l"(db))
-#define WGMMA_F16(name, flags)                                                      \
+#define WGMMA_F16(name, flags)                                                            \
   asm volatile("wgmma.mma_async.sync.aligned." name " {%0,%1}, %2, %3, 1, 1, 1" flags ";" \
-               : "+r"(h[0]), "+r"(h[1])                                            \
+               : "+r"(h[0]), "+r"(h[1])                                                   \
                : "l"(da), "l"(db))
-#define MMA_F32(name)                                                               \
+#define MMA_F32(name)                                                                            \
   asm volatile("mma.sync.aligned." name " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                    \
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                  \
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1))
 
 __device__ uint32_t Word(const uint8_t* p) { return *reinterpret_cast<const uint32_t*>(p); }
 
 template <int kKind>
-__global__ void __launch_bounds__(128)
-    Probe(const uint8_t* tiles, int64_t tile_bytes, int steps, uint32_t leading, uint32_t stride,
-          float* out) {
+__global__ void __launch_bounds__(128) Probe(const uint8_t* tiles, int64_t tile_bytes, int steps,
+                                             uint32_t leading, uint32_t stride, float* out) {
   __shared__ __align__(1024) uint8_t a[kMaxSteps * kABytes];
   __shared__ __align__(1024) uint8_t b[kMaxSteps * kBBytes];
   constexpr bool kIsWgmma = kKind < kMmaE4E4;
@@ -114,7 +113,8 @@ __global__ void __launch_bounds__(128)
     }
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
     asm volatile("wgmma.wait_group.sync.aligned 0;"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+r"(h[0]), "+r"(h[1])::"memory");
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+r"(h[0]),
+                   "+r"(h[1])::"memory");
     if constexpr (kInto16) {
       for (int i = 0; i < 2; ++i) {
         __half2 pair;
@@ -185,11 +185,15 @@ int LayoutErrors(int kind, uint32_t leading, uint32_t stride) {
   const auto encode = [&](int v, bool b_side) {  // of -1, 0, 1
     const int magnitude = v == 0 ? 0 : 1;
     int code = 0;
-    if (kind == kWgmmaBF16 || kind == kMmaBF16) code = 0x3F80;
-    else if (is16) code = 0x3C00;
+    if (kind == kWgmmaBF16 || kind == kMmaBF16)
+      code = 0x3F80;
+    else if (is16)
+      code = 0x3C00;
     else if (kind == kWgmmaE5E5 || kind == kMmaE5E5 || (kind == kWgmmaE4E5 && b_side) ||
-             (kind == kWgmmaE5E4 && !b_side)) code = 0x3C;
-    else code = 0x38;
+             (kind == kWgmmaE5E4 && !b_side))
+      code = 0x3C;
+    else
+      code = 0x38;
     return (magnitude ? code : 0) | (v < 0 ? (is16 ? 0x8000 : 0x80) : 0);
   };
   for (int side = 0; side < 2; ++side) {
