@@ -127,7 +127,7 @@ class Accumulator:
         For each run of `group` consecutive k, from s = +0::
 
             e = max(exponent(s), exponent(a_k) + exponent(b_k))      over terms that are not 0
-            s = round(sum of s and a_k b_k, each cut toward zero to multiples of 2^(e - fraction_bits))
+            s = round(s + sum a_k b_k), each term first cut toward zero to 2^(e - fraction_bits)
 
         where the sum is exact and rounded to `format`; beyond it s is infinite under either
         rounding. Exponents are those of the leading bit, but at least the operand format's lowest:

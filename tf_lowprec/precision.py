@@ -84,8 +84,8 @@ class Gemm:
             )
         if self.accumulator.kind == "wide" and self.has_blocks:
             raise ValueError(
-                f"Accumulator.wide() adds no block formats, got lhs = {self.lhs}, rhs = {self.rhs}: "
-                "use Accumulator.native() or one with a format"
+                f"Accumulator.wide() adds no block formats, got lhs = {self.lhs}, rhs = "
+                f"{self.rhs}: use Accumulator.native() or one with a format"
             )
         if self.accumulator.kind == "wide":
             if self.lhs is None or self.rhs is None:

@@ -126,9 +126,9 @@ class Products(abc.ABC):
 
     @abc.abstractmethod
     def as_matrices(self, lhs, rhs):
-        """(a, b, products, restore): lhs . rhs of tensors is ``restore(a . b)``, one matrix product.
+        """(a, b, matrices, restore): lhs . rhs of tensors is ``restore(a . b)``.
 
-        `products` is the MatrixProduct of the tensors a and b.
+        `matrices` is the MatrixProduct of the tensors a and b.
         """
 
     @abc.abstractmethod

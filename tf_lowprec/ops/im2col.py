@@ -44,7 +44,7 @@ def backward_matrices(geometry, dy, filters, x_shape):
 
 
 def gradient_matrices(geometry, x, dy, filters_shape, swapped):
-    """dfilters = restore(a^T . b), summed over (batch, oh, ow); a and b change places if swapped."""
+    """dfilters = restore(a^T . b), summed over (batch, oh, ow); b comes first if swapped."""
     groups, (height, width, channels, outputs) = geometry.groups, filters_shape
     a, _ = _windows(geometry, x, height, width)
     a = _by_group(a, height * width, groups, channels)
