@@ -92,7 +92,7 @@ def cases(kind):
             [(0, s * big[0], big[1]), (1, t * power(kind, top - j)[0], power(kind, top - j)[1])],
             0,
         )
-    # The same for terms of significand 1.5 at different places, four times (truncated each, or once?).
+    # Four terms of significand 1.5: is each truncated, or their sum?
     for j, t in itertools.product(range(8, 30), (1, -1)):
         if in_range(kind, top - j):
             a, b = power(kind, top - j)
