@@ -5,7 +5,6 @@ import math
 import statistics
 
 import numpy as np
-import tensorflow as tf
 
 from tf_lowprec import formats
 from tf_lowprec.analysis.vrr import check_chunk, check_nzr, check_terms
