@@ -74,15 +74,14 @@ gtest_configure = repository_rule(implementation = _gtest_configure_impl)
 def _cuda_configure_impl(ctx):
     nvcc = ctx.os.environ.get("TF_LOWPREC_NVCC") or ctx.which("nvcc")
     build = 'package(default_visibility = ["//visibility:public"])\n'
+    top = []
     if nvcc:
-        # The nvcc on the PATH may be a wrapper script: it tells where the toolkit is.
+        # The nvcc on the PATH may be a wrapper script: it tells where the toolkit is. None is
+        # found where TF_LOWPREC_NVCC names no program, which leaves CUDA out.
         result = ctx.execute([nvcc, "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"])
-        top = [
-            line
-            for line in result.stderr.split("\n")
-            if line.startswith("#$ TOP=")
-        ][0][len("#$ TOP="):].strip()
-        ctx.symlink(top + "/lib64/libcudart_static.a", "libcudart_static.a")
+        top = [line for line in result.stderr.split("\n") if line.startswith("#$ TOP=")]
+    if top:
+        ctx.symlink(top[0][len("#$ TOP="):].strip() + "/lib64/libcudart_static.a", "libcudart_static.a")
         build += 'cc_import(name = "cudart_static", static_library = "libcudart_static.a")\n'
     else:
         build += 'cc_library(name = "cudart_static")\n'

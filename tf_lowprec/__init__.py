@@ -5,6 +5,7 @@ Importing it registers its ops, their gradients and its Keras classes, so that S
 """
 
 from tf_lowprec import analysis, datasets, distribute, layers, models, optimizers
+from tf_lowprec.accumulator import Accumulator
 from tf_lowprec.convert import convert, unconverted
 from tf_lowprec.export import export_weights, import_weights
 from tf_lowprec.formats import (
@@ -17,9 +18,15 @@ from tf_lowprec.formats import (
     FP8_E5M2,
     FP16,
     FP32,
+    MXFP4_E2M1,
+    MXFP6_E2M3,
+    MXFP6_E3M2,
+    MXFP8_E4M3,
+    MXFP8_E5M2,
     TF32,
     FixedPointFormat,
     FloatFormat,
+    MXFormat,
     Rounding,
 )
 from tf_lowprec.ops import (
@@ -31,10 +38,11 @@ from tf_lowprec.ops import (
     from_bits,
     matmul,
     quantize,
+    quantize_mx,
     to_bits,
 )
 from tf_lowprec.policy_map import PolicyMap
-from tf_lowprec.precision import Accumulator, Gemm, Policy
+from tf_lowprec.precision import Gemm, Policy
 
 __version__ = "0.1.0"
 
@@ -48,11 +56,17 @@ __all__ = [
     "FP6_E3M2FN",
     "FP8_E4M3FN",
     "FP8_E5M2",
+    "MXFP4_E2M1",
+    "MXFP6_E2M3",
+    "MXFP6_E3M2",
+    "MXFP8_E4M3",
+    "MXFP8_E5M2",
     "TF32",
     "Accumulator",
     "FixedPointFormat",
     "FloatFormat",
     "Gemm",
+    "MXFormat",
     "Policy",
     "PolicyMap",
     "Rounding",
@@ -73,6 +87,7 @@ __all__ = [
     "models",
     "optimizers",
     "quantize",
+    "quantize_mx",
     "to_bits",
     "unconverted",
 ]

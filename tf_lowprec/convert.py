@@ -8,6 +8,7 @@ from tf_lowprec import layers
 from tf_lowprec._keras import KERAS_3, sublayers
 from tf_lowprec.analysis.gemms import is_stock
 from tf_lowprec.analysis.plan import Plan
+from tf_lowprec.analysis.promotion import PromotionPlan
 from tf_lowprec.analysis.trace import layer_paths
 from tf_lowprec.layers.precision_layer import PrecisionLayer
 from tf_lowprec.policy_map import PolicyMap
@@ -90,7 +91,7 @@ def unconverted(model):
 
 def _policy_of(precision, model):
     """(layer, path) -> Policy, or None to leave the layer."""
-    if isinstance(precision, Plan):
+    if isinstance(precision, (Plan, PromotionPlan)):
         policies = precision.policies()
         missing = sorted(set(policies) - {path for path, _ in layer_paths(model)})
         if missing:

@@ -241,6 +241,62 @@ class FixedPointFormat:
         return f"<{self.integer_bits},{self.fractional_bits}>"
 
 
+@tf.keras.utils.register_keras_serializable(_PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class MXFormat:
+    """A block format of the OCP Microscaling (MX) specification v1.0.
+
+    Of each `block` consecutive values along an axis (of a product: the one that is summed over), V:
+    ``X = 2^(floor(log2(max |V_i|)) - emax)`` is their shared scale, stored as E8M0, and
+    ``P_i = round(V_i / X)`` their elements, with emax the exponent of the element format's largest
+    value; the value is ``X P_i``. Elements beyond that value saturate.
+
+    Args:
+        element: FloatFormat of the elements, of at most 5 exponent bits.
+        block: values that share a scale; the specification's is 32. The last block of an axis may
+            be shorter.
+
+    Raises:
+        ValueError: an element that is no such format, a block below 1.
+    """
+
+    element: FloatFormat = FloatFormat(4, 3, "fn")
+    block: int = 32
+
+    def __post_init__(self):
+        if not isinstance(self.element, FloatFormat) or self.element.exponent_bits > 5:
+            raise ValueError(
+                f"element = {self.element!r} must be a tf_lowprec.FloatFormat of at most 5 "
+                "exponent bits, such as FP8_E4M3FN"
+            )
+        _check_int(self, "block", 1, 2**31 - 1)
+
+    @property
+    def bits(self):
+        """Bits of an element and its share of the scale, a float: 8.25 for MXFP8."""
+        return self.element.bits + 8 / self.block
+
+    @property
+    def mantissa_bits(self):
+        """Of an element."""
+        return self.element.mantissa_bits
+
+    @property
+    def spec(self):
+        """The text that names the format in graphs and SavedModels."""
+        return f"mx<{self.block},{self.element.spec}>"
+
+    def get_config(self):
+        return {"element": self.element.spec, "block": self.block}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "element": parse_spec(config["element"])})
+
+    def __str__(self):
+        return f"MX {self.block} x {self.element}"
+
+
 FP8_E5M2 = FloatFormat(5, 2)
 FP8_E4M3FN = FloatFormat(4, 3, "fn")
 FP6_E3M2FN = FloatFormat(3, 2, "finite")
@@ -251,19 +307,32 @@ BF16 = FloatFormat(8, 7)
 TF32 = FloatFormat(8, 10)
 DLFLOAT16 = FloatFormat(6, 9, "dlfloat")
 FP32 = FloatFormat(8, 23)
+MXFP8_E5M2 = MXFormat(FP8_E5M2)
+MXFP8_E4M3 = MXFormat(FP8_E4M3FN)
+MXFP6_E3M2 = MXFormat(FP6_E3M2FN)
+MXFP6_E2M3 = MXFormat(FP6_E2M3FN)
+MXFP4_E2M1 = MXFormat(FP4_E2M1FN)
 
 
-def check_format(format, argument="format", optional=False):
-    """`format` itself, if it is a format (or None, where that is allowed)."""
+def check_format(format, argument="format", optional=False, blocks=False):
+    """`format` itself, if it is a format (or None, or an MXFormat, where those are allowed)."""
     if isinstance(format, (FloatFormat, FixedPointFormat)) or (optional and format is None):
         return format
+    if blocks and isinstance(format, MXFormat):
+        return format
+    hint = ""
+    if isinstance(format, MXFormat):
+        hint = ": block formats are for the operands of a Gemm and for quantize"
     raise ValueError(
         f"{argument} = {format!r} must be a tf_lowprec.FloatFormat or FixedPointFormat"
+        + (", or MXFormat" if blocks else "")
         + (" or None" if optional else "")
+        + hint
     )
 
 
 _FIXED_SPEC = re.compile(r"fixed<(\d+),(\d+)>")
+_MX_SPEC = re.compile(r"mx<(\d+),(float<.*>)>")
 _FLOAT_SPEC = re.compile(r"float<(\d+),(\d+),(\w+)(,saturate)?(,flush)?>")
 
 
@@ -279,4 +348,8 @@ def parse_spec(spec):
             saturate=match[4] is not None,
             subnormals=match[5] is None,
         )
-    raise ValueError(f"spec = {spec!r} must be 'fixed<IL,FL>' or 'float<E,M,specials>'")
+    if match := _MX_SPEC.fullmatch(spec):
+        return MXFormat(parse_spec(match[2]), int(match[1]))
+    raise ValueError(
+        f"spec = {spec!r} must be 'fixed<IL,FL>', 'float<E,M,specials>' or 'mx<block,float<...>>'"
+    )

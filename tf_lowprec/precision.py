@@ -1,13 +1,13 @@
-"""Which format where: the accumulator, one GEMM, and the three GEMMs of a layer."""
+"""Which format where: one GEMM, and the three GEMMs of a layer."""
 
 import dataclasses
 import fractions
 import json
-import numbers
 
 import tensorflow as tf
 
 from tf_lowprec import formats
+from tf_lowprec.accumulator import Accumulator
 from tf_lowprec.formats import Rounding
 
 _PACKAGE = "tf_lowprec"
@@ -15,90 +15,6 @@ _PACKAGE = "tf_lowprec"
 
 def _register(cls):
     return tf.keras.utils.register_keras_serializable(_PACKAGE)(cls)
-
-
-@_register
-@dataclasses.dataclass(frozen=True)
-class Accumulator:
-    """How the products of a dot product are added up.
-
-    ``Accumulator(format, chunk, rounding)`` rounds every partial sum to `format`, for k ascending:
-    ``s_0 = +0, s_{k+1} = round(s_k + a_k b_k)``, the exact sum rounded once (Sakr et al., 2019,
-    section 3). With `chunk`, each run of `chunk` consecutive k is summed so from +0, and the
-    chunks' sums are added up in order with the same rounding. The result depends on neither the
-    number of threads nor the instruction set.
-
-    Args:
-        format: a FloatFormat; the paper's are (1, 6, m): ``FloatFormat(6, m)``.
-        chunk: a positive number of terms, or None for one sequential sum.
-        rounding: a Rounding or its name. Stochastic rounding takes
-            ``floor(|s| / ulp + r 2^-16)``, r the top 16 bits of a 32-bit xorshift generator of the
-            output element's own, which advances once for each rounding.
-        kind: leave it; `native` and `wide` set it.
-
-    Raises:
-        ValueError: a format that is no FloatFormat, a chunk below 1, an unknown rounding.
-    """
-
-    format: object = None
-    chunk: object = None
-    rounding: Rounding = Rounding.NEAREST_EVEN
-    kind: str = "narrow"
-
-    def __post_init__(self):
-        if self.kind not in ("native", "wide", "narrow"):
-            raise ValueError(f"kind = {self.kind!r} must be 'native', 'wide' or 'narrow'")
-        object.__setattr__(self, "rounding", Rounding.of(self.rounding))
-        if self.kind != "narrow":
-            if (self.format, self.chunk) != (None, None):
-                raise ValueError(f"a {self.kind} accumulator has neither format nor chunk")
-            if self.rounding != Rounding.NEAREST_EVEN:
-                raise ValueError(
-                    f"rounding = {self.rounding.value!r}: a {self.kind} accumulator does not "
-                    "round; Gemm's rounding is that of the result"
-                )
-            return
-        if not isinstance(self.format, formats.FloatFormat):
-            raise ValueError(
-                f"format = {self.format!r} must be a tf_lowprec.FloatFormat, such as "
-                "FloatFormat(6, 9); fixed point is summed by Accumulator.wide()"
-            )
-        if self.chunk is not None:
-            is_int = isinstance(self.chunk, numbers.Integral) and not isinstance(self.chunk, bool)
-            if not is_int or not 1 <= self.chunk < 2**63:
-                raise ValueError(
-                    f"chunk = {self.chunk!r} must be a positive integer, or None for one sum"
-                )
-            object.__setattr__(self, "chunk", int(self.chunk))
-
-    @classmethod
-    def native(cls):
-        """TensorFlow's own float32 kernel: fast, no promise on the last bits."""
-        return cls(kind="native")
-
-    @classmethod
-    def wide(cls):
-        """The exact sum, rounded once at the end, as Gupta et al. (2015) accumulate.
-
-        For operands whose products and sums fit 53 bits; `Gemm.exact_length` gives the bound.
-        """
-        return cls(kind="wide")
-
-    def get_config(self):
-        if self.kind != "narrow":
-            return {"kind": self.kind}
-        return {
-            "format": self.format.spec,
-            "chunk": self.chunk,
-            "rounding": self.rounding.value,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        if config.get("format") is not None:
-            config["format"] = formats.parse_spec(config["format"])
-        return cls(**config)
 
 
 def span_bits(format):
@@ -117,8 +33,10 @@ class Gemm:
     ``output = round(accumulate(round(lhs) * round(rhs)))``
 
     Args:
-        lhs, rhs: formats to which the operands are rounded; None takes them as they are.
-        accumulator: an Accumulator.
+        lhs, rhs: formats to which the operands are rounded; None takes them as they are. An
+            MXFormat's blocks run along the axis that is summed over.
+        accumulator: an Accumulator. An aligned one needs FloatFormats for both operands; a wide one
+            formats whose exact sums float64 holds.
         output: format of the result; None leaves it in float32.
         rounding: how operands and output are rounded.
         scaling: "amax" scales each operand to its format's range: x becomes
@@ -140,7 +58,8 @@ class Gemm:
 
     def __post_init__(self):
         for name in ("lhs", "rhs", "output"):
-            formats.check_format(getattr(self, name), name, optional=True)
+            blocks = name != "output"
+            formats.check_format(getattr(self, name), name, optional=True, blocks=blocks)
         if not isinstance(self.accumulator, Accumulator):
             raise ValueError(
                 f"accumulator = {self.accumulator!r} must be a tf_lowprec.Accumulator, such as "
@@ -155,6 +74,18 @@ class Gemm:
             raise ValueError(
                 f"scaling = {self.scaling!r} needs FloatFormats for both operands, got "
                 f"lhs = {self.lhs}, rhs = {self.rhs}"
+            )
+        if self.accumulator.kind == "aligned" and not all(
+            isinstance(format, formats.FloatFormat) for format in (self.lhs, self.rhs)
+        ):
+            raise ValueError(
+                "an aligned accumulator needs FloatFormats for both operands, since it aligns by "
+                f"their exponents, got lhs = {self.lhs}, rhs = {self.rhs}"
+            )
+        if self.accumulator.kind == "wide" and self.has_blocks:
+            raise ValueError(
+                f"Accumulator.wide() adds no block formats, got lhs = {self.lhs}, rhs = "
+                f"{self.rhs}: use Accumulator.native() or one with a format"
             )
         if self.accumulator.kind == "wide":
             if self.lhs is None or self.rhs is None:
@@ -184,6 +115,11 @@ class Gemm:
         return self.accumulator.rounding == Rounding.STOCHASTIC or (
             rounds and self.rounding == Rounding.STOCHASTIC
         )
+
+    @property
+    def has_blocks(self):
+        """Whether an operand is in a block format."""
+        return any(isinstance(format, formats.MXFormat) for format in (self.lhs, self.rhs))
 
     @property
     def is_native(self):
@@ -366,6 +302,89 @@ class Policy:
             for m, c in zip(mantissa_bits, each(chunk, "chunk"))
         ]
         return cls(*gemms, rounding=rounding)
+
+    @classmethod
+    def _of_operands(cls, activations, weights, errors, accumulator, rounding, scaling=None):
+        """Operands in given formats and one accumulator; everything else in float32."""
+        gemms = [
+            Gemm(lhs, rhs, accumulator, rounding=rounding, scaling=scaling)
+            for lhs, rhs in ((activations, weights), (errors, weights), (activations, errors))
+        ]
+        return cls(*gemms, rounding=rounding)
+
+    @classmethod
+    def bf16(cls, accumulator=None, rounding="nearest_even"):
+        """bfloat16 operands, float32 sums: mixed precision as most hardware trains it.
+
+        Args:
+            accumulator: default: TensorFlow's own float32 sums, whose last bits are not defined.
+                ``Accumulator(FP32)`` rounds every partial sum to float32, in order;
+                ``Accumulator.hopper(operand_bits=16)`` adds as an H100's tensor cores.
+            rounding: of the operands.
+        """
+        accumulator = Accumulator.native() if accumulator is None else accumulator
+        return cls._of_operands(*(formats.BF16,) * 3, accumulator, rounding)
+
+    @classmethod
+    def fp16(cls, accumulator=None, rounding="nearest_even", scaling=None):
+        """float16 operands and float16 partial sums, each rounded once, in order. Scale the loss.
+
+        Args:
+            accumulator: default ``Accumulator(FP16)``; ``Accumulator(FP16, chunk=64)`` sums in
+                chunks, ``Accumulator.native()`` in float32,
+                ``Accumulator.hopper(operand_bits=16, into="float16")`` as an H100's tensor cores.
+            rounding: of the operands.
+            scaling: "amax" scales each operand to its range: see Gemm.
+        """
+        accumulator = Accumulator(formats.FP16) if accumulator is None else accumulator
+        return cls._of_operands(*(formats.FP16,) * 3, accumulator, rounding, scaling)
+
+    @classmethod
+    def hopper(
+        cls,
+        promote=128,
+        operand=formats.FP8_E4M3FN,
+        errors=None,
+        rounding="nearest_even",
+        scaling="amax",
+    ):
+        """FP8 training on NVIDIA Hopper's tensor cores, with their accumulation.
+
+        Args:
+            promote: terms after which sums go on in float32: DeepSeek-V3 takes 128. None: never.
+            operand: FloatFormat of activations, weights and, unless given, errors.
+            errors: FloatFormat of the errors; FP8_E5M2 has more range.
+            rounding: of the operands.
+            scaling: "amax" scales each operand to its range: see Gemm. None does not.
+        """
+        errors = operand if errors is None else errors
+        accumulator = Accumulator.hopper(promote)
+        return cls._of_operands(operand, operand, errors, accumulator, rounding, scaling)
+
+    @classmethod
+    def mx(
+        cls,
+        activations=formats.MXFP8_E4M3,
+        weights=None,
+        errors=None,
+        accumulator=None,
+        rounding="nearest_even",
+    ):
+        """Operands in OCP Microscaling block formats, blocks along the axis that is summed over.
+
+        BWD and GRAD sum over other axes than FWD, and round the operands anew, from what they were
+        before FWD rounded them.
+
+        Args:
+            activations, weights, errors: MXFormats (or other formats); weights and errors default
+                to `activations`.
+            accumulator: default: TensorFlow's own float32 sums.
+            rounding: of the operands.
+        """
+        weights = activations if weights is None else weights
+        errors = activations if errors is None else errors
+        accumulator = Accumulator.native() if accumulator is None else accumulator
+        return cls._of_operands(activations, weights, errors, accumulator, rounding)
 
     @property
     def is_native(self):

@@ -10,6 +10,8 @@ from tf_lowprec._keras import KERAS_3, native
 from tf_lowprec.analysis.gemms import PASSES
 from tf_lowprec.analysis.measured import variance_ratio
 from tf_lowprec.analysis.trace import first_line, instrumented, shapes_of
+from tf_lowprec.formats import MXFormat
+from tf_lowprec.ops.mx import quantize_mx
 from tf_lowprec.ops.quantize import quantize
 from tf_lowprec.precision import Gemm, Policy
 
@@ -62,7 +64,7 @@ class Batch:
         for path, record in self._recorded(calls).items():
             lengths = next(c.products[0] for c in calls if c.path == path)
             indicators = [
-                tf.cast(quantize(t, operand) != 0, tf.float32)
+                tf.cast(_rounded(t, operand) != 0, tf.float32)
                 for t in (record.x, _kernel_of(record.layer), record.dy)
             ]
             counts = _passes(_probe(record.layer, None), *indicators)
@@ -137,6 +139,11 @@ class Batch:
             if errors[path] is not None
         }
         return self._records
+
+
+def _rounded(x, format):
+    # Blocks, for which each pass has an axis of its own, along the last one for all.
+    return quantize_mx(x, format) if isinstance(format, MXFormat) else quantize(x, format)
 
 
 def _loss(model, loss):

@@ -5,7 +5,6 @@ import math
 import statistics
 
 import numpy as np
-import tensorflow as tf
 
 from tf_lowprec import formats
 from tf_lowprec.analysis.vrr import check_chunk, check_nzr, check_terms
@@ -49,27 +48,38 @@ class Measurement:
 
 
 def measured_vrr(
-    accumulator, product_mantissa_bits, n, samples=1024, seed=0, *, nzr=1.0, confidence=0.95
+    accumulator,
+    product_mantissa_bits,
+    n,
+    samples=1024,
+    seed=0,
+    *,
+    nzr=1.0,
+    confidence=0.95,
+    operand=None,
 ):
     """Retained variance and error variance of sums of n terms, from running the real op.
 
     Terms are normal numbers rounded to nearest with `product_mantissa_bits`; lp.matmul multiplies
-    them by one and adds them up under `accumulator`, whatever its rounding and chunk. Exact sums of
-    the same terms, in float64, are what the variances are compared with, so that the noise of the
-    ensemble itself cancels.
+    them by one and adds them up under `accumulator`, whatever its rounding and chunk. With
+    `operand`, which aligned accumulators need, they are products of two normal numbers rounded to
+    it, the first of them shared by the sums of a block. Exact sums of the same terms, in float64,
+    are what the variances are compared with, so that the noise of the ensemble itself cancels.
 
     The intervals are normal ones for a ratio of two variances of the same ensemble (delta method):
     with z_i the squared deviations in numerator and denominator, the standard error of
     ``R = sum z_i / sum Z_i`` is ``std(z_i - R Z_i) / (mean(Z) sqrt(samples))``.
 
     Args:
-        accumulator: an Accumulator with a format.
-        product_mantissa_bits: of the terms, 1..23; 5 for products of E5M2 operands.
+        accumulator: an Accumulator with a format, or an aligned one.
+        product_mantissa_bits: of the terms, 1..23; 5 for products of E5M2 operands. None with
+            `operand`.
         n: terms of each sum.
         samples: number of sums, at least 2. Time is about 15 ns n samples.
         seed: integer; the same seed gives the same terms, whatever the accumulator.
         nzr: ratio of terms that are not zero; the others are zeroed at random.
         confidence: of the intervals.
+        operand: a FloatFormat, or None.
 
     Returns:
         A Measurement.
@@ -85,17 +95,26 @@ def measured_vrr(
         seed,
         nzr=nzr,
         confidence=confidence,
+        operand=operand,
     )
     return measurement
 
 
 def measure(
-    accumulators, product_mantissa_bits, n, samples=1024, seed=0, *, nzr=1.0, confidence=0.95
+    accumulators,
+    product_mantissa_bits,
+    n,
+    samples=1024,
+    seed=0,
+    *,
+    nzr=1.0,
+    confidence=0.95,
+    operand=None,
 ):
     """`measured_vrr` of several accumulators on the same terms; a list."""
     for accumulator in accumulators:
-        _check_accumulator(accumulator)
-    format = _term_format(product_mantissa_bits)
+        _check_accumulator(accumulator, operand)
+    format = _term_format(product_mantissa_bits) if operand is None else operand
     n, nzr = check_terms(n), check_nzr(nzr)
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
         raise ValueError(f"samples = {samples!r} must be an integer of at least 2")
@@ -104,7 +123,6 @@ def measure(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence = {confidence!r} must be between 0 and 1, such as 0.95")
     width = min(samples, max(16, _BLOCK // n))
-    ones = tf.ones([1, n])
     exact, narrow = [], [[] for _ in accumulators]
     for block, first in enumerate(range(0, samples, width)):
         rng = np.random.Generator(np.random.Philox(key=[seed, block]))
@@ -112,10 +130,15 @@ def measure(
         terms = quantize(rng.standard_normal(shape, np.float32), format).numpy()
         if nzr < 1:
             terms *= rng.random(shape, np.float32) < nzr
-        exact.append(terms.sum(0, dtype=np.float64))
+        if operand is None:
+            factors = np.ones((1, n), np.float32)
+            exact.append(terms.sum(0, dtype=np.float64))
+        else:
+            factors = quantize(rng.standard_normal((1, n), np.float32), format).numpy()
+            exact.append(np.float64(factors[0]) @ np.float64(terms))
         for accumulator, sums in zip(accumulators, narrow):
-            gemm = Gemm(accumulator=accumulator)
-            sums.append(matmul(ones, terms, gemm, seed=(seed, block))[0].numpy())
+            gemm = Gemm(operand, operand, accumulator)
+            sums.append(matmul(factors, terms, gemm, seed=(seed, block))[0].numpy())
     exact = np.concatenate(exact)
     return [
         _compare(accumulator, np.concatenate(sums), exact, n, confidence)
@@ -145,12 +168,19 @@ def variance_ratio(x, reference, confidence=0.95):
     return float(ratio), (float(max(0.0, ratio - half)), float(ratio + half))
 
 
-def _check_accumulator(accumulator):
-    if not isinstance(accumulator, Accumulator) or accumulator.kind != "narrow":
+def _check_accumulator(accumulator, operand):
+    if not isinstance(accumulator, Accumulator) or accumulator.kind not in ("narrow", "aligned"):
         raise ValueError(
             f"accumulator = {accumulator!r} must be a tf_lowprec.Accumulator with a format, such "
             "as Accumulator(FloatFormat(6, 7), chunk=64)"
         )
+    if operand is None and accumulator.kind == "aligned":
+        raise ValueError(
+            "operand = None: an aligned accumulator aligns by its operands' exponents; give their "
+            "format, such as operand=FP8_E4M3FN"
+        )
+    if operand is not None and not isinstance(operand, formats.FloatFormat):
+        raise ValueError(f"operand = {operand!r} must be a tf_lowprec.FloatFormat, or None")
 
 
 def _term_format(bits):

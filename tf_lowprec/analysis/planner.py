@@ -6,10 +6,12 @@ import math
 import tensorflow as tf
 
 from tf_lowprec import formats
+from tf_lowprec.accumulator import Accumulator
 from tf_lowprec.analysis.gemms import BACKWARD, FORWARD, GRADIENT, PASSES
 from tf_lowprec.analysis.minimum import minimum_mantissa
 from tf_lowprec.analysis.noise import best_chunk, check_noise
 from tf_lowprec.analysis.plan import Plan, PlannedSum
+from tf_lowprec.analysis.promotion import promotion_plan
 from tf_lowprec.analysis.trace import trace
 from tf_lowprec.analysis.vrr import CUTOFF, check_chunk, check_cutoff
 
@@ -35,6 +37,8 @@ def plan(
     loss=None,
     loss_scale=1000.0,
     input_shape=None,
+    accumulator=None,
+    relative_loss=None,
 ):
     """Accumulator widths for every sum of a model's training step.
 
@@ -48,8 +52,8 @@ def plan(
         model: a built tf.keras.Model.
         batch_size: examples in a batch; GRAD's sums grow with it. Default: that of the model's
             inputs, if they have one.
-        operand: FloatFormat of activations, weights and errors in the products, whose m_p is
-            2 m + 1.
+        operand: FloatFormat, or MXFormat, of activations, weights and errors in the products,
+            whose m_p is 2 m + 1.
         chunk: terms in a chunk; None for one sequential sum; "best" for ceil(sqrt(n)), sum by sum.
         data: a batch to measure with, ``(x, y)`` or a tf.data.Dataset of such batches: ratios of
             products that are not zero (NZR), which shorten the sums, and on the model's own sums
@@ -65,14 +69,23 @@ def plan(
         loss: Keras loss or (y_true, y_pred) -> scalar, for `data`. Default: the compiled one.
         loss_scale: by which errors are multiplied before they are rounded to `operand`.
         input_shape: one example's, where the model's inputs leave it open.
+        accumulator: an aligned Accumulator, such as Accumulator.hopper(), whose widths are given:
+            the plan then says after how many terms each sum has to be promoted to float32, if at
+            all, for its noise to be at most `noise_to_signal`. chunk, data, rule, rounding,
+            cutoff and last_layer do not apply.
+        relative_loss: with `accumulator`, also the loss that a sum of terms of one sign may have.
 
     Returns:
-        A Plan.
+        A Plan; a PromotionPlan with `accumulator`.
 
     Raises:
         ValueError: a model that is not built, has no product, or whose batch size or shapes are
             unknown; data that does not fit; an argument out of range.
     """
+    if accumulator is not None:
+        _check_promotion(accumulator, operand, data)
+    elif relative_loss is not None:
+        raise ValueError("relative_loss is for an aligned accumulator: give accumulator too")
     rules = Rules(
         operand,
         chunk,
@@ -96,6 +109,16 @@ def plan(
         batch = Batch(model, data, batch_size, loss, loss_scale)
     specs = _specs(model, batch_size, input_shape) if batch is None else batch.specs
     found = trace(model, specs)
+    if accumulator is not None:
+        return promotion_plan(
+            model.name,
+            _batch_size(specs),
+            _lengths(found),
+            accumulator,
+            operand,
+            noise_to_signal,
+            relative_loss,
+        )
     ratios = {} if batch is None else batch.nonzero_ratios(found.calls, operand)
     result = rules.plan(model.name, _batch_size(specs), _lengths(found), found.unknown, ratios)
     return result if batch is None else batch.measure(result, found.calls)
@@ -186,8 +209,22 @@ class Rules:
         return max(bits, operand.mantissa_bits)
 
 
-def _check(operand, last_layer, rule, chunk):
+def _check_promotion(accumulator, operand, data):
+    if not isinstance(accumulator, Accumulator) or accumulator.kind != "aligned":
+        raise ValueError(
+            f"accumulator = {accumulator!r} must be an aligned tf_lowprec.Accumulator, such as "
+            "Accumulator.hopper(), or None to plan widths"
+        )
     if not isinstance(operand, formats.FloatFormat):
+        raise ValueError(
+            f"operand = {operand!r} must be a FloatFormat under {accumulator.kind} sums"
+        )
+    if data is not None:
+        raise ValueError("data: a promotion plan measures nothing; leave it out")
+
+
+def _check(operand, last_layer, rule, chunk):
+    if not isinstance(operand, (formats.FloatFormat, formats.MXFormat)):
         raise ValueError(f"operand = {operand!r} must be a tf_lowprec.FloatFormat, as FP8_E5M2")
     if last_layer is not None and not isinstance(last_layer, formats.FloatFormat):
         raise ValueError(

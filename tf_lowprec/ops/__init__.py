@@ -6,6 +6,7 @@ from tf_lowprec.ops.conv2d import conv2d
 from tf_lowprec.ops.conv2d_transpose import conv2d_transpose
 from tf_lowprec.ops.einsum import einsum
 from tf_lowprec.ops.matmul import matmul
+from tf_lowprec.ops.mx import quantize_mx
 from tf_lowprec.ops.quantize import quantize
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "from_bits",
     "matmul",
     "quantize",
+    "quantize_mx",
     "to_bits",
 ]

@@ -7,7 +7,7 @@ import numbers
 
 import tensorflow as tf
 
-from tf_lowprec.ops import gemm
+from tf_lowprec.ops import gemm, im2col
 from tf_lowprec.ops._library import ops
 from tf_lowprec.ops.quantize import as_float
 from tf_lowprec.precision import Gemm
@@ -228,6 +228,10 @@ class Convolve(_Convolution):
     def narrow(self, lhs, rhs, seed, random_bits, **attributes):
         return self._narrow(ops.lowprec_conv2d, lhs, rhs, attributes, seed=seed)
 
+    def as_matrices(self, lhs, rhs):
+        a, b, restore = im2col.forward_matrices(self.geometry, lhs, rhs)
+        return a, b, im2col.matrix_product(a), restore
+
 
 class ConvolveBack(_Convolution):
     """lhs: ``[B, oh, ow, O]``; rhs: filters; the result is ``x_shape``, summed over (kh, kw, O)."""
@@ -243,6 +247,10 @@ class ConvolveBack(_Convolution):
     def narrow(self, lhs, rhs, seed, random_bits, **attributes):
         op = ops.lowprec_conv2d_backprop_input
         return self._narrow(op, lhs, rhs, attributes, seed=seed, sizes=self.x_shape)
+
+    def as_matrices(self, lhs, rhs):
+        a, b, restore = im2col.backward_matrices(self.geometry, lhs, rhs, self.x_shape)
+        return a, b, im2col.matrix_product(a), restore
 
 
 class Correlate(_Convolution):
@@ -260,6 +268,13 @@ class Correlate(_Convolution):
         x, dy = (rhs, lhs) if self.swapped else (lhs, rhs)
         op, sizes = ops.lowprec_conv2d_backprop_filter, self.filters_shape.as_list()
         return self._narrow(op, x, dy, attributes, seed=seed, sizes=sizes)
+
+    def as_matrices(self, lhs, rhs):
+        x, dy = (rhs, lhs) if self.swapped else (lhs, rhs)
+        a, b, restore = im2col.gradient_matrices(
+            self.geometry, x, dy, self.filters_shape, self.swapped
+        )
+        return a, b, im2col.matrix_product(a, transpose_a=True), restore
 
 
 @tf.RegisterGradient("Lowprec>Conv2DPasses")

@@ -7,8 +7,9 @@ import abc
 
 import tensorflow as tf
 
-from tf_lowprec.formats import Rounding
+from tf_lowprec.formats import MXFormat, Rounding
 from tf_lowprec.ops._library import ops
+from tf_lowprec.ops.mx import round_blocks
 from tf_lowprec.ops.quantize import round_to
 from tf_lowprec.ops.scaling import exponent_for, scale, target_exponent
 from tf_lowprec.ops.streams import Stream
@@ -64,6 +65,8 @@ class Operand:
         if self.exponent is not None and not self.roundings and self.grid == format:
             return self  # it has been through here
         x = self if self.exponent is None else Operand(self.rounded(seed))
+        if isinstance(format, MXFormat):
+            return x  # rounded in `_multiply_matrices`, where the axis that is summed over is known
         if gemm.scaling is None:
             return x.then(format, gemm.rounding, stream)
         x = x.rounded(seed)
@@ -122,6 +125,13 @@ class Products(abc.ABC):
         """lhs . rhs of Operands under a narrow accumulator, given as attributes of the op."""
 
     @abc.abstractmethod
+    def as_matrices(self, lhs, rhs):
+        """(a, b, matrices, restore): lhs . rhs of tensors is ``restore(a . b)``.
+
+        `matrices` is the MatrixProduct of the tensors a and b.
+        """
+
+    @abc.abstractmethod
     def length(self):
         """Number of terms of each sum: an int, or a scalar tensor where it is unknown."""
 
@@ -142,7 +152,9 @@ def multiply(lhs, rhs, gemm, products, seed, streams, round_output=True, random_
     rhs = rhs.for_gemm(gemm, gemm.rhs, streams[1], seed)
     kind = gemm.accumulator.kind
     scaled = gemm.scaling is not None
-    if kind == "narrow":
+    if kind == "aligned" or gemm.has_blocks:
+        total = _multiply_matrices(lhs, rhs, gemm, products, seed, streams, random_bits)
+    elif kind == "narrow":
         output = gemm.output if round_output and not scaled else None
         total = products.narrow(
             lhs,
@@ -164,6 +176,34 @@ def multiply(lhs, rhs, gemm, products, seed, streams, round_output=True, random_
         lhs, rhs = lhs.rounded(seed), rhs.rounded(seed)
         total = products.native(lhs, rhs) if kind == "native" else _wide(lhs, rhs, gemm, products)
     return round_to(total, gemm.output, gemm.rounding, seed, streams[2]) if round_output else total
+
+
+def _multiply_matrices(lhs, rhs, gemm, products, seed, streams, random_bits):
+    """The product as one of matrices, for what goes by consecutive k: blocks, aligned groups."""
+    a, b, matrices, restore = products.as_matrices(lhs.on_grid(seed), rhs.on_grid(seed))
+    for_k = matrices.summed_axes()
+    if isinstance(gemm.lhs, MXFormat):
+        a, _ = round_blocks(a, gemm.lhs, for_k[0], gemm.rounding, seed, streams[0])
+    if isinstance(gemm.rhs, MXFormat):
+        b, _ = round_blocks(b, gemm.rhs, for_k[1], gemm.rounding, seed, streams[1])
+    accumulator = gemm.accumulator
+    if accumulator.kind == "native":
+        total = matrices.native(a, b)
+    elif accumulator.kind == "narrow":
+        total = matrices.narrow(
+            Operand(a),
+            Operand(b),
+            seed,
+            [] if random_bits is None else [random_bits],
+            accumulator=accumulator.format.spec,
+            rounding=accumulator.rounding.value,
+            chunk=accumulator.chunk or 0,
+            stream=int(streams[3]),
+        )
+    else:
+        total = matrices.aligned(a, b, gemm)
+    total = restore(total)
+    return total if gemm.scaling is None else rhs.unscale(lhs.unscale(total))
 
 
 def _wide(lhs, rhs, gemm, products):
@@ -195,8 +235,10 @@ def forward(lhs, rhs, policy, products, seed, passes, random_bits=None):
     """
     check_not_xla()
     gemm = policy.forward
-    # A narrow product rounds its operands while it packs them: they are saved as they come.
-    narrow = gemm.accumulator.kind == "narrow" or gemm.scaling is not None
+    # A narrow product rounds its operands while it packs them: they are saved as they come. So are
+    # those in blocks, which BWD and GRAD round along other axes.
+    kind = gemm.accumulator.kind
+    narrow = kind in ("narrow", "aligned") or gemm.scaling is not None or gemm.has_blocks
     if narrow:
         left, right = Operand(tf.stop_gradient(lhs)), Operand(tf.stop_gradient(rhs))
     else:
@@ -245,7 +287,14 @@ def _no_second_order(op, *_):
     )
 
 
-for _op in ("MatMul", "WideMatMul", "Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"):
+for _op in (
+    "MatMul",
+    "WideMatMul",
+    "AlignedMatMul",
+    "Conv2D",
+    "Conv2DBackpropInput",
+    "Conv2DBackpropFilter",
+):
     tf.RegisterGradient(f"Lowprec>{_op}")(_no_second_order)
 
 

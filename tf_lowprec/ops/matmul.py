@@ -116,14 +116,14 @@ def _matmul(a, b, policy, transpose_a, transpose_b, seed, has_seed, random_bits)
         a,
         b,
         policy,
-        _MatMul(a, transpose_a, transpose_b),
+        MatrixProduct(a, transpose_a, transpose_b),
         seed,
         functools.partial(ops.lowprec_mat_mul_passes, has_seed=has_seed, **transposes),
         random_bits,
     )
 
 
-class _MatMul(gemm.Products):
+class MatrixProduct(gemm.Products):
     """The products of one contraction: over axis -1 of lhs (-2 if transpose_a), and so on."""
 
     def __init__(self, lhs, transpose_a, transpose_b):
@@ -146,6 +146,32 @@ class _MatMul(gemm.Products):
             **lhs.attributes("a"),
             **rhs.attributes("b"),
             **attributes,
+        )
+
+    def aligned(self, a, b, precision):
+        """a . b of tensors on the grids of `precision` under an aligned accumulator."""
+        accumulator = precision.accumulator
+        return ops.lowprec_aligned_mat_mul(
+            a=a,
+            b=b,
+            **self.transposes,
+            a_format=precision.lhs.spec,
+            b_format=precision.rhs.spec,
+            group=accumulator.group,
+            fraction_bits=accumulator.fraction_bits,
+            accumulator=accumulator.format.spec,
+            rounding=accumulator.rounding.value,
+            promote=accumulator.promote or 0,
+        )
+
+    def as_matrices(self, lhs, rhs):
+        return lhs, rhs, self, lambda total: total
+
+    def summed_axes(self):
+        """The axes of lhs and rhs that are summed over."""
+        return (
+            -2 if self.transposes["transpose_a"] else -1,
+            -1 if self.transposes["transpose_b"] else -2,
         )
 
     def length(self):
@@ -195,7 +221,7 @@ def _product_like(target, lhs, rhs, transpose_a, transpose_b, precision, seed, s
             )
             for x, rows in ((lhs, transpose_a), (rhs, not transpose_b))
         )
-    products = _MatMul(lhs.tensor, transpose_a, transpose_b)
+    products = MatrixProduct(lhs.tensor, transpose_a, transpose_b)
     result = gemm.multiply(lhs, rhs, precision, products, seed, streams)
     if not equal:
         result = tf.reshape(result, tf.concat([tf.shape(target)[:-2], tf.shape(result)[-2:]], 0))

@@ -1,0 +1,156 @@
+// CPU OpKernel of Lowprec>AlignedMatMul: checks, threads; the loops are in aligned_matmul_loops.h.
+#include <memory>
+
+#include "cc/kernels/aligned_matmul.h"
+#include "cc/kernels/op_threads.h"
+#include "cc/kernels/op_util.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/util/matmul_bcast.h"
+
+namespace tf_lowprec {
+namespace {
+
+using ::tensorflow::DEVICE_CPU;
+using ::tensorflow::MatMulBCast;
+using ::tensorflow::OpKernel;
+using ::tensorflow::OpKernelConstruction;
+using ::tensorflow::OpKernelContext;
+using ::tensorflow::Tensor;
+using ::tensorflow::TensorShape;
+
+// Memory of one batch entry's packed operands.
+class Packed {
+ public:
+  explicit Packed(const AlignedMatMulTask& task)
+      : a_(task.m * task.k),
+        b_(task.Panels() * task.k * AlignedMatMulTask::kLanes),
+        floats_(new float[a_ + b_]),
+        exponents_(new int8_t[a_ + b_]),
+        special_(new uint8_t[task.m + task.Panels()]) {}
+
+  void Lend(AlignedMatMulTask* task) const {
+    task->packed_a = floats_.get();
+    task->packed_b = floats_.get() + a_;
+    task->a_exponents = exponents_.get();
+    task->b_exponents = exponents_.get() + a_;
+    task->a_is_special = special_.get();
+    task->b_is_special = special_.get() + task->m;
+  }
+
+ private:
+  const int64_t a_, b_;
+  std::unique_ptr<float[]> floats_;
+  std::unique_ptr<int8_t[]> exponents_;
+  std::unique_ptr<uint8_t[]> special_;
+};
+
+class AlignedMatMulOp : public OpKernel {
+ public:
+  explicit AlignedMatMulOp(OpKernelConstruction* ctx)
+      : OpKernel(ctx), kernel_(ChooseAlignedMatMul()) {
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("transpose_a", &task_.transpose_a));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("transpose_b", &task_.transpose_b));
+    for (const char* name : {"a_format", "b_format"}) {
+      Format format;
+      OP_REQUIRES_OK(ctx, GetFormat(ctx, &format, name));
+      OP_REQUIRES(ctx, !format.is_fixed,
+                  InvalidArgument(name, " must be a float format, got fixed point"));
+      AlignedOperand& operand = name[0] == 'a' ? task_.a_format : task_.b_format;
+      operand.exponent_bits = format.floating.exponent_bits;
+      operand.mantissa_bits = format.floating.mantissa_bits;
+      operand.min_exponent = FloatMinExponent(format.floating);
+    }
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("group", &task_.group));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("fraction_bits", &task_.fraction_bits));
+    Format sum;
+    OP_REQUIRES_OK(ctx, GetFormat(ctx, &sum, "accumulator"));
+    const FloatFormat& format = sum.floating;
+    OP_REQUIRES(ctx,
+                !sum.is_fixed && format.specials == Specials::kIeee && format.subnormals &&
+                    !format.saturate,
+                InvalidArgument("accumulator must be a float format with infinities and "
+                                "subnormal numbers"));
+    task_.exponent_bits = format.exponent_bits;
+    task_.mantissa_bits = format.mantissa_bits;
+    Rounding rounding = Rounding::kTowardZero;
+    OP_REQUIRES_OK(ctx, GetRounding(ctx, &rounding));
+    task_.nearest = rounding == Rounding::kNearestEven;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("promote", &task_.promote));
+    OP_REQUIRES(ctx, task_.group >= 1 && task_.group <= 1 << 20,
+                InvalidArgument("group = ", task_.group, " must be in 1..2^20"));
+    OP_REQUIRES(ctx, task_.fraction_bits >= 1 && task_.fraction_bits <= 30,
+                InvalidArgument("fraction_bits = ", task_.fraction_bits, " must be in 1..30"));
+    OP_REQUIRES(ctx, task_.promote % task_.group == 0,
+                InvalidArgument("promote = ", task_.promote,
+                                " must be a multiple of group = ", task_.group, ", or 0"));
+  }
+
+  void Compute(OpKernelContext* ctx) override {
+    const Tensor& a = ctx->input(0);
+    const Tensor& b = ctx->input(1);
+    OP_REQUIRES(ctx, a.dims() >= 2 && b.dims() >= 2,
+                InvalidArgument("a and b must have at least two axes, got shapes ",
+                                a.shape().DebugString(), " and ", b.shape().DebugString()));
+    AlignedMatMulTask task = task_;
+    task.m = a.dim_size(a.dims() - (task.transpose_a ? 1 : 2));
+    task.k = a.dim_size(a.dims() - (task.transpose_a ? 2 : 1));
+    task.n = b.dim_size(b.dims() - (task.transpose_b ? 2 : 1));
+    const MatMulBCast broadcast(a.shape().dim_sizes(), b.shape().dim_sizes());
+    OP_REQUIRES(
+        ctx, b.dim_size(b.dims() - (task.transpose_b ? 1 : 2)) == task.k && broadcast.IsValid(),
+        InvalidArgument("a of shape ", a.shape().DebugString(), " and b of shape ",
+                        b.shape().DebugString(), " do not match (transpose_a=", task.transpose_a,
+                        ", transpose_b=", task.transpose_b, ")"));
+    TensorShape shape = broadcast.output_batch_shape();
+    shape.AddDim(task.m);
+    shape.AddDim(task.n);
+    Tensor* product = nullptr;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, shape, &product));
+    if (product->NumElements() == 0) return;
+
+    const float* a_data = a.flat<float>().data();
+    const float* b_data = b.flat<float>().data();
+    float* c_data = product->flat<float>().data();
+    const auto entry = [&](int64_t batch) {
+      const bool own = !broadcast.IsBroadcastingRequired();
+      AlignedMatMulTask part = task;
+      part.a = a_data + (own ? batch : broadcast.x_batch_indices()[batch]) * task.m * task.k;
+      part.b = b_data + (own ? batch : broadcast.y_batch_indices()[batch]) * task.k * task.n;
+      part.c = c_data + batch * task.m * task.n;
+      return part;
+    };
+    const int64_t batches = broadcast.output_batch_size();
+    if (batches > 1) {  // each entry is one thread's
+      RunSharded(ctx, batches, task.m * task.n * (task.k + 8), [&](int64_t begin, int64_t end) {
+        const Packed packed(task);
+        for (int64_t batch = begin; batch < end; ++batch) {
+          AlignedMatMulTask part = entry(batch);
+          packed.Lend(&part);
+          kernel_.pack_a(part, 0, part.m);
+          kernel_.pack_b(part, 0, part.Panels());
+          kernel_.multiply(part, 0, AlignedMatMul::Tiles(part));
+        }
+      });
+      return;
+    }
+    AlignedMatMulTask part = entry(0);
+    const Packed packed(part);
+    packed.Lend(&part);
+    RunSharded(ctx, part.m, part.k * 3,
+               [&](int64_t begin, int64_t end) { kernel_.pack_a(part, begin, end); });
+    RunSharded(ctx, part.Panels(), part.k * AlignedMatMulTask::kLanes * 3,
+               [&](int64_t begin, int64_t end) { kernel_.pack_b(part, begin, end); });
+    RunSharded(ctx, AlignedMatMul::Tiles(part),
+               AlignedMatMul::kTileRows * AlignedMatMulTask::kLanes * (part.k + 8) / 2,
+               [&](int64_t begin, int64_t end) { kernel_.multiply(part, begin, end); });
+  }
+
+ private:
+  const AlignedMatMul kernel_;
+  AlignedMatMulTask task_;
+};
+
+REGISTER_KERNEL_BUILDER(Name("Lowprec>AlignedMatMul").Device(DEVICE_CPU), AlignedMatMulOp);
+
+}  // namespace
+}  // namespace tf_lowprec
