@@ -5,11 +5,9 @@ import dataclasses
 
 import numpy as np
 
+from hardware.codes import MODES
 from hardware.cosim import verilate
 from hardware.cosim.lfsr import Lfsrs
-
-# Codes of cmd_mode, as in lp_round.sv. "floor" is stochastic rounding with r = 0.
-MODES = {"floor": 0, "toward_zero": 1, "nearest_even": 2, "nearest_up": 3, "stochastic": 4}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ or else from the PATH. Libraries are kept in build/hardware under a hash of all 
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -51,7 +52,7 @@ def run_verilator(top, parameters, *options):
     command = [
         str(program), "-Wall", "--quiet", "--assert", "-y", str(RTL), "--top-module", top,
         *(f"-G{name}={value}" for name, value in parameters.items()), *options,
-        str(RTL / f"{top}.sv"),
+        str(SIM / "verilator.vlt"), str(RTL / f"{top}.sv"),
     ]  # fmt: skip
     done = subprocess.run(
         command, env={**os.environ, "VERILATOR_ROOT": str(root)}, capture_output=True, text=True
@@ -59,6 +60,18 @@ def run_verilator(top, parameters, *options):
     if done.returncode != 0:
         raise ElaborationError(done.stderr or done.stdout)
     return root
+
+
+def sources(top):
+    """The files of a module and of all that it instantiates, each named as its module."""
+    found, names = {}, [top]
+    while names:
+        name = names.pop()
+        path = RTL / f"{name}.sv"
+        if name not in found and path.exists():
+            found[name] = path
+            names += re.findall(r"^\s*(lp_\w+)\b", path.read_text(), re.MULTILINE)
+    return [found[name] for name in sorted(found)]
 
 
 def lint(top, **parameters):
@@ -77,7 +90,7 @@ def library(top, harness, defines, optimize="-O2", **parameters):
         parameters: of the module.
     """
     digest = hashlib.sha256(repr((top, harness, defines, optimize, parameters)).encode())
-    for source in sorted([*RTL.glob("*.sv"), *SIM.glob("*")]):
+    for source in [*sources(top), *sorted(SIM.glob("*"))]:
         digest.update(source.name.encode() + source.read_bytes())
     BUILD.mkdir(parents=True, exist_ok=True)
     path = BUILD / f"{top}-{digest.hexdigest()[:16]}.so"
@@ -89,7 +102,7 @@ def library(top, harness, defines, optimize="-O2", **parameters):
             top, parameters, "--cc", "-O3", "--x-assign", "unique", "--x-initial", "unique",
             "--prefix", "Vtop", "--Mdir", str(work), "--output-split", "20000",
         )  # fmt: skip
-        sources = [*work.glob("*.cpp"), SIM / harness]
+        generated = [*work.glob("*.cpp"), SIM / harness]
         flags = [
             optimize, "-std=c++17", "-fPIC", "-w", f"-I{work}", f"-I{root}/include",
             f"-I{root}/include/vltstd", f"-I{ROOT}", "-fno-strict-aliasing", "-pthread",
@@ -105,7 +118,7 @@ def library(top, harness, defines, optimize="-O2", **parameters):
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             runtime = [pool.submit(_runtime, root, part, flags) for part in _RUNTIME]
-            objects = [*pool.map(compile_one, sources), *(str(r.result()) for r in runtime)]
+            objects = [*pool.map(compile_one, generated), *(str(r.result()) for r in runtime)]
         made = work / "library.so"
         _run(["g++", "-shared", *objects, "-o", str(made), "-pthread"])
         made.replace(path)

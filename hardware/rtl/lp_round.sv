@@ -33,7 +33,7 @@ module lp_round #(
     output logic signed [   WL-1:0] out_value,
     output logic                    out_beyond  // the exact x lies beyond the format's range
 );
-  // The modes' codes, also in hardware/cosim/accelerator.py.
+  // The modes' codes, also in hardware/codes.py.
   localparam logic [2:0] FLOOR = 0, TOWARD_ZERO = 1, NEAREST_EVEN = 2, NEAREST_UP = 3;
   localparam logic [2:0] STOCHASTIC = 4;
   localparam logic [7:0] BUILT = 8'(MODES);
