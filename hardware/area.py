@@ -3,10 +3,11 @@
     PYTHONPATH=. .venv/bin/python hardware/area.py            # synthesizes: minutes
     PYTHONPATH=. .venv/bin/python hardware/area.py --plot     # only draws hardware/area.json again
 
-FP8 (1,5,2) operands, accumulators (1,6,m), m = 4..23, and (1,8,23), float32's. Cells and areas are
+FP8 (1,5,2) operands, accumulators (1,6,m), m = 2..23, and (1,8,23), float32's. Cells and areas are
 those of hardware/synth/cells.lib; no clock is aimed at. The unit has a chunk register unless
-"chunked" is false. A stochastic unit needs random bits each cycle: "area_lfsr" is what an LFSR of its
-own adds (hardware/rtl/lp_lfsr.sv). Writes hardware/area.json after each row, and hardware/area.png.
+"chunked" is false. A stochastic unit needs random bits each cycle: "area_lfsr" is what an LFSR of
+its own adds (hardware/rtl/lp_lfsr.sv). Writes hardware/area.json after each row, and
+hardware/area.png.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from hardware.synth import yosys
 REPORT = pathlib.Path(__file__).with_suffix(".json")
 COMPARED = ("nearest_even", "stochastic", "toward_zero")
 FLOAT32 = (8, 23)
+LEAST = 2  # mantissa bits
 
 
 def configurations():
@@ -30,8 +32,11 @@ def configurations():
     for rounding in COMPARED:
         for m in (4, 8, 12, 23, *(m for m in range(5, 23) if m not in (8, 12))):
             yield 6, m, rounding, True
-    for m in range(4, 24):
+    for m in range(LEAST, 24):
         yield 6, m, "nearest_even", False
+    for rounding in COMPARED:
+        for m in range(LEAST, 4):
+            yield 6, m, rounding, True
 
 
 def synthesize(exponent_bits, mantissa_bits, rounding, chunked):
@@ -106,7 +111,7 @@ def plot(report):
     axis.axhline(1, color="0.5", linewidth=0.8)
     axis.set_xlabel("mantissa bits m of the (1,6,m) accumulator, FP8 (1,5,2) operands")
     axis.set_ylabel("times smaller than with float32 accumulation")
-    axis.set_xticks(range(4, 24))
+    axis.set_xticks(range(LEAST, 24))
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small", title="rounding, in chunks unless said")
     figure.savefig(REPORT.with_suffix(".png"), dpi=120)

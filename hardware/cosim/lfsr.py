@@ -1,7 +1,7 @@
 """The LFSRs of hardware/rtl/lp_lfsr.sv: the random words that each element of a product gets.
 
-33 bits, x^33 + x^20 + 1: the bits satisfy b[i] = b[i - 33] ^ b[i - 20]. A word is the low 24 bits of
-the state, which then takes 24 steps.
+33 bits, x^33 + x^20 + 1: the bits satisfy b[i] = b[i - 33] ^ b[i - 20]. A word is the low 24 bits
+of the state, which then takes 24 steps.
 """
 
 import numpy as np

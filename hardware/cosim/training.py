@@ -34,8 +34,8 @@ class Product:
 def through_array(accelerator):
     """Within, eager lp.matmul under Accumulator.wide() multiplies and rounds on `accelerator`.
 
-    Yields the list of Products, which grows. The output's format must be fixed point, as wide as the
-    array's words; its rounding is that of the Gemm.
+    Yields the list of Products, which grows. The output's format must be fixed point, as wide as
+    the array's words; its rounding is that of the Gemm.
     """
     done = []
     exact = matmul_module._MatMul.wide

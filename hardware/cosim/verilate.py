@@ -1,4 +1,4 @@
-"""Builds a module of hardware/rtl into a shared library with Verilator and g++, once per parameters.
+"""Builds modules of hardware/rtl into shared libraries with Verilator and g++.
 
 Verilator comes from requirements/hardware.txt, installed by tools/hardware.sh into .venv-hardware,
 or else from the PATH. Libraries are kept in build/hardware under a hash of all they are made of.
@@ -62,6 +62,12 @@ def run_verilator(top, parameters, *options):
     return root
 
 
+def code(path):
+    """A source file without comments and indentation: what libraries and netlists depend on."""
+    lines = (re.sub("//.*", "", line).strip() for line in path.read_text().splitlines())
+    return "\n".join(filter(None, lines)).encode()
+
+
 def sources(top):
     """The files of a module and of all that it instantiates, each named as its module."""
     found, names = {}, [top]
@@ -91,7 +97,7 @@ def library(top, harness, defines, optimize="-O2", **parameters):
     """
     digest = hashlib.sha256(repr((top, harness, defines, optimize, parameters)).encode())
     for source in [*sources(top), *sorted(SIM.glob("*"))]:
-        digest.update(source.name.encode() + source.read_bytes())
+        digest.update(source.name.encode() + code(source))
     BUILD.mkdir(parents=True, exist_ok=True)
     path = BUILD / f"{top}-{digest.hexdigest()[:16]}.so"
     if path.exists():

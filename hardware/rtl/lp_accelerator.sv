@@ -1,13 +1,13 @@
 // Multiplies fixed-point matrices of any size: C = round(A . B), with the rounding of lp_round.
 //
 // A job is one product of an M x K by a K x N matrix of WL-bit integers. It is given on cmd_*, its
-// operands come on s_a_* and s_b_*, the result leaves on m_c_*, and status_* ends the job. All ports
-// are valid/ready as in AXI-Stream. docs/hardware.md has the order of the beats; in short:
+// operands come on s_a_* and s_b_*, the result leaves on m_c_*, and status_* ends the job. All
+// ports are valid/ready as in AXI-Stream. docs/hardware.md has the order of the beats; in short:
 //
 //   s_a  one beat per k: lane i is row i of the row tile. tlast: the panel's last k.
 //   s_b  one beat per k: lane j is column j of the column tile. tlast as above.
 //   m_c  one beat per row of a tile. tkeep: the columns that exist; tuser: the exact sum was beyond
-//        the format's range (where straight-through gradients are masked); tlast: the tile's last row.
+//        the format's range (where straight-through gradients are masked); tlast: the last row.
 //
 // Operand tiles are double-buffered; A_PANELS row tiles share each panel of B, which divides its
 // traffic by as much. The accumulator wraps modulo 2^ACC_W (lp_pe).
@@ -56,7 +56,7 @@ module lp_accelerator #(
     // The end of a job: all of C is in the output FIFO or out of it.
     output logic                     status_valid,
     input  logic                     status_ready,
-    output logic                     status_refused,  // cut or mode that this array has not: no work
+    output logic                     status_refused,  // a cut or mode that is not built: no work
     output logic                     status_a_short,  // a panel ended early: zeros were taken
     output logic                     status_a_long,   // a panel's end was not marked: beats dropped
     output logic                     status_b_short,
@@ -64,7 +64,7 @@ module lp_accelerator #(
     output logic                     status_may_wrap, // K is so long that a sum could wrap
     output logic [     47:0]         status_cycles    // from command to status
 );
-  localparam int A_SLOTS = 2 * A_PANELS;
+  localparam int A_SLOTS = A_PANELS < 1 ? 2 : 2 * A_PANELS;
   localparam int B_SLOTS = 2;
   localparam int ROWS_W = $clog2(ROWS + 1);
   localparam int COLS_W = $clog2(COLS + 1);
@@ -75,7 +75,7 @@ module lp_accelerator #(
   localparam int A_ADDR_W = $clog2(A_SLOTS * K_DEPTH);
   localparam int B_ADDR_W = $clog2(B_SLOTS * K_DEPTH);
   // Tiles between sequencer and collector: a tile takes ROWS cycles or more.
-  localparam int TILES = 2 ** $clog2((2 * ROWS + COLS + 16) / ROWS + 2);
+  localparam int TILES = 2 ** $clog2((2 * ROWS + COLS + 16) / (ROWS < 1 ? 1 : ROWS) + 2);
   // Sums of fewer than 2^SAFE_W products fit the accumulator, whatever the operands.
   localparam int SAFE_W = ACC_W - 2 * WL + 1;
   localparam logic [7:0] BUILT = 8'(MODES);
@@ -84,7 +84,8 @@ module lp_accelerator #(
     $fatal(1, "lp_accelerator: A_PANELS = %0d must be at least 1", A_PANELS);
   end
   if (DIM_W < 1 || DIM_W > 31 || DIM_W < K_W) begin : g_bad_dim_w
-    $fatal(1, "lp_accelerator: DIM_W = %0d must hold K_DEPTH = %0d and be at most 31", DIM_W, K_DEPTH);
+    $fatal(1, "lp_accelerator: DIM_W = %0d must hold K_DEPTH = %0d and be at most 31",
+           DIM_W, K_DEPTH);
   end
 
   // --- the job --------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 // The output-stationary array: ROWS x COLS processing elements, and the skewing of what goes in.
 //
-// Each cycle takes one column of a tile of A (a[i], for row i) and one row of a tile of B (b[j]), or
-// zeros. `first` and `last` mark a tile's first and last. Lane i waits for its row, lane j for its
-// column; the sums leave at the foot of each column, column j + 1 one cycle after column j, row 0
-// first: matrix row i sits in array row ROWS - 1 - i.
+// Each cycle takes one column of a tile of A (a[i], for row i) and one row of a tile of B (b[j]),
+// or zeros. `first` and `last` mark a tile's first and last. Lane i waits for its row, lane j for
+// its column; the sums leave at the foot of each column, column j + 1 one cycle after column j, row
+// 0 first: matrix row i sits in array row ROWS - 1 - i.
 //
 // A tile's `last` may follow the one before by ROWS cycles or more, not earlier (lp_sequencer sees
-// to it): a column drains one sum per cycle. The array never stops: what follows must take each sum.
+// to it): a column drains one sum per cycle. The array never stops: what follows must take each
+// sum.
 module lp_array #(
     parameter int ROWS = 28,
     parameter int COLS = 28,

@@ -1,11 +1,11 @@
-// s + y rounded once to the format of s: (1, E, M) with subnormals, infinity and NaN. y is exact, of
-// up to SIG_W bits, unpacked as lp_float_multiply gives it.
+// s + y rounded once to the format of s: (1, E, M) with subnormals, infinity and NaN. y is exact,
+// of up to SIG_W bits, unpacked as lp_float_multiply gives it.
 //
-// Operands are compared as (exponent, significand): subnormals have the lowest exponent, and so has a
-// y without a top bit. The larger operand stays; the other one is shifted right, and what falls out is
-// kept as one sticky bit. With two places or more between them, the sum loses at most one place at the
-// top; with fewer, nothing fell out. So FRACTION places below are enough to round the exact sum: one
-// to compare with half a unit, RANDOM_W for stochastic rounding, none to truncate.
+// Operands are compared as (exponent, significand): subnormals have the lowest exponent, and so has
+// a y without a top bit. The larger operand stays; the other one is shifted right, and what falls
+// out is kept as one sticky bit. With two places or more between them, the sum loses at most one
+// place at the top; with fewer, nothing fell out. So FRACTION places below are enough to round the
+// exact sum: one to compare with half a unit, RANDOM_W for stochastic rounding, none to truncate.
 module lp_float_add #(
     parameter int E = 6,
     parameter int M = 9,

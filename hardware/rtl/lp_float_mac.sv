@@ -1,10 +1,10 @@
-// A floating-point multiply-accumulate unit with a narrow accumulator: s <- round(s + a b), where the
-// exact s + a b is rounded once. Operands (1, OP_E, OP_M), accumulator (1, ACC_E, ACC_M).
+// A floating-point multiply-accumulate unit with a narrow accumulator: s <- round(s + a b), where
+// the exact s + a b is rounded once. Operands (1, OP_E, OP_M), accumulator (1, ACC_E, ACC_M).
 //
-// With CHUNKED, `in_chunk_last` ends a chunk: in the next cycle the chunk's sum is added to the total,
-// by the same adder and rounding, and no operands are taken. `in_last` ends the dot product, and its
-// last chunk. One step a cycle; each takes one `random` where the rounding is stochastic (lp_lfsr).
-// It is lp.matmul under lp.Accumulator(format, chunk, rounding).
+// With CHUNKED, `in_chunk_last` ends a chunk: in the next cycle the chunk's sum is added to the
+// total, by the same adder and rounding, and no operands are taken. `in_last` ends the dot product,
+// and its last chunk. One step a cycle; each takes one `random` where the rounding is stochastic
+// (lp_lfsr). It is lp.matmul under lp.Accumulator(format, chunk, rounding).
 module lp_float_mac #(
     parameter int OP_E = 5,
     parameter int OP_M = 2,

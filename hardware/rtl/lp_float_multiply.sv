@@ -1,5 +1,5 @@
-// The exact product of two small floats (1, E, M), unpacked: sign, exponent and significand, whose top
-// bit is set unless the exponent is LOWEST, that of the accumulator's subnormals.
+// The exact product of two small floats (1, E, M), unpacked: sign, exponent and significand, whose
+// top bit is set unless the exponent is LOWEST, that of the accumulator's subnormals.
 //
 //   |product| = significand 2^(exponent - SIG_W + 1)
 module lp_float_multiply #(

@@ -1,4 +1,5 @@
-// A memory with one write and one read port; what is read appears a cycle later. Maps onto block RAM.
+// A memory with one write and one read port; what is read appears a cycle later. Maps onto block
+// RAM.
 module lp_ram #(
     parameter int W = 8,
     parameter int DEPTH = 2,

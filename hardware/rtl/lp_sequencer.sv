@@ -1,5 +1,5 @@
-// Feeds the array from the tile memories, one k per cycle and without a gap between blocks, as long as
-// panels are there. The array itself never stops; instead a tile starts only when
+// Feeds the array from the tile memories, one k per cycle and without a gap between blocks, as long
+// as panels are there. The array itself never stops; instead a tile starts only when
 //   - its panels are in the memories,
 //   - the output FIFO has room for its rows (credits), counting all tiles under way,
 //   - its last k will come ROWS cycles or more after the last tile's, as lp_array needs.

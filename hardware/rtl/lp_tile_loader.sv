@@ -1,5 +1,5 @@
-// Loads one operand's panels from its stream into the tile memory, a beat per k, in the order of the
-// walker, into SLOTS slots in turn; never more panels than there are free slots.
+// Loads one operand's panels from its stream into the tile memory, a beat per k, in the order of
+// the walker, into SLOTS slots in turn; never more panels than there are free slots.
 //
 // `tlast` marks the last beat of each panel. A panel that ends early is short: the missing beats
 // count as zeros. One whose last beat is not marked is long: beats are dropped up to the mark.

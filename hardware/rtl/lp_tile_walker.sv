@@ -6,9 +6,9 @@
 //       for each row tile of the group ("panel")
 //         for each run of K_DEPTH k
 //
-// Where one run holds all of K, the operands are resident: a group's panels of A are loaded once for
-// all column tiles, and a panel of B once for all panels of the group. Else every block loads both.
-// Both loaders and the sequencer own a walker each, so that loading runs ahead of computing.
+// Where one run holds all of K, the operands are resident: a group's panels of A are loaded once
+// for all column tiles, and a panel of B once for all panels of the group. Else every block loads
+// both. Both loaders and the sequencer own a walker each, so that loading runs ahead of computing.
 //
 // K = 0 gives one block per tile, of one k, that loads nothing: the sequencer feeds it zeros.
 // Counts down, so that no division is needed for sizes that are no multiple of the array.

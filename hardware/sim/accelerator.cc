@@ -1,8 +1,8 @@
 // Runs jobs on the Verilated lp_accelerator. Called from hardware/cosim/accelerator.py by ctypes.
 //
 // Streams and the result's consumer pause at random, each with a probability of its own, so that
-// every test can try the back-pressure it wants. The consumer also checks AXI-Stream's rule that what
-// is offered stays until it is taken.
+// every test can try the back-pressure it wants. The consumer also checks AXI-Stream's rule that
+// what is offered stays until it is taken.
 #include <cstdint>
 #include <random>
 #include <type_traits>

@@ -1,4 +1,5 @@
-// Access to the ports of a Verilated model as arrays of lanes, whatever C++ type Verilator gave them.
+// Access to the ports of a Verilated model as arrays of lanes, whatever C++ type Verilator gave
+// them.
 #ifndef TF_LOWPREC_HARDWARE_SIM_BUS_H_
 #define TF_LOWPREC_HARDWARE_SIM_BUS_H_
 
@@ -7,8 +8,8 @@
 
 namespace lowprec {
 
-// Bits [low, low + width) of a port, width <= 32. Ports up to 64 bits are integers, wider ones arrays
-// of 32-bit words; in memory both are little-endian.
+// Bits [low, low + width) of a port, width <= 32. Ports up to 64 bits are integers, wider ones
+// arrays of 32-bit words; in memory both are little-endian.
 template <typename Port>
 uint32_t GetBits(const Port& port, int low, int width) {
   uint32_t words[sizeof(Port) / 4 + 2] = {};

@@ -1,4 +1,5 @@
-// Runs dot products on the Verilated lp_float_mac. Called from hardware/cosim/float_mac.py by ctypes.
+// Runs dot products on the Verilated lp_float_mac. Called from hardware/cosim/float_mac.py by
+// ctypes.
 #include <cstdint>
 #include <random>
 

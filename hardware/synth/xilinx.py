@@ -19,14 +19,16 @@ def resources(top, **parameters):
     Nothing is placed or routed: no slices, no clock rate.
     """
     text = yosys.run(
-        [*yosys.read(top, parameters), f"synth_xilinx -family xc7 -top {top}", "stat"]
+        [*yosys.read(top, parameters), f"synth_xilinx -family xc7 -noiopad -top {top}", "stat"]
     )
     cells = {}
     # The last table is that of the whole design, all instances counted.
     for line in text.rsplit("Number of cells:", 1)[1].splitlines()[1:]:
         found = re.match(r"^\s+(\w+)\s+(\d+)$|^\s+(\d+)\s+(\w+)$", line)
-        if not found:
+        if not line.strip():
             break
+        if not found:
+            continue  # an instance of a module, whose cells are counted
         name, count = found[1] or found[4], int(found[2] or found[3])
         cells[name] = cells.get(name, 0) + count
     return summary(cells)

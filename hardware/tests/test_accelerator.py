@@ -12,7 +12,9 @@ from hardware.cosim.reference import matmul_bits
 FLAT = Parameters(ROWS=4, COLS=5, K_DEPTH=16, OUT_DEPTH=64)
 PANELS = Parameters(ROWS=3, COLS=2, K_DEPTH=7, OUT_DEPTH=4, A_PANELS=3, DIM_W=9)
 # A narrow accumulator, that wraps, and two modes only.
-NARROW = Parameters(ROWS=2, COLS=3, WL=8, ACC_W=26, K_DEPTH=9, OUT_DEPTH=8, CUT_MAX=25, MODES=0b10100)
+NARROW = Parameters(
+    ROWS=2, COLS=3, WL=8, ACC_W=26, K_DEPTH=9, OUT_DEPTH=8, CUT_MAX=25, MODES=0b10100
+)
 ARRAYS = {"flat": FLAT, "panels": PANELS, "narrow": NARROW}
 
 
@@ -29,7 +31,7 @@ def flat():
 
 
 def matrices(rng, p, m, k, n):
-    """Uniform matrices, at times all at an end of the range, where sums and saturation are largest."""
+    """Uniform matrices, at times all at an end of the range, where sums are largest."""
     low, high = -(1 << p.WL - 1), 1 << p.WL - 1
     kind = rng.integers(4)
     if kind == 0:

@@ -61,5 +61,7 @@ def test_illegal_parameters_stop_elaboration(top, parameters, message):
 
 def test_a_module_is_alone_in_a_file_of_its_name():
     for path in RTL.glob("*.sv"):
-        declared = [line.split()[1] for line in path.read_text().splitlines() if line[:7] == "module "]
+        declared = [
+            line.split()[1] for line in path.read_text().splitlines() if line[:7] == "module "
+        ]
         assert declared == [path.stem]

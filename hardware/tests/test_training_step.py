@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from test_accelerator import FLAT
 
 import tf_lowprec as lp
 from hardware.cosim.accelerator import Accelerator
 from hardware.cosim.training import compare
-
-from test_accelerator import FLAT
 
 # FWD, GRAD and BWD of three layers, of which the first has no BWD.
 PRODUCTS = 8
