@@ -9,10 +9,11 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 VENV := .venv/bin
 SOURCES := $(shell find cc build_deps third_party -type f -not -name '*.pyc') \
 	BUILD WORKSPACE .bazelrc
-PYTHON_SOURCES := tf_lowprec tests benchmarks examples setup.py
-CC_SOURCES = $(shell find cc tests/cc -name '*.cc' -o -name '*.h')
+PYTHON_SOURCES := tf_lowprec tests benchmarks examples hardware setup.py
+CC_SOURCES = $(shell find cc tests/cc hardware/sim -name '*.cc' -o -name '*.h')
 
-.PHONY: demo test test-addons test-legacy-keras build lint format sanitize fuzz cc-test clean help
+.PHONY: demo test test-addons test-legacy-keras build lint format sanitize fuzz cc-test clean help \
+	hardware hardware-test
 
 demo: tf_lowprec/_ops.so ## train MNIST in fixed point: EPOCHS=3 RESULTS=results
 	@$(VENV)/python examples/demo.py --epochs $(EPOCHS) --results $(RESULTS)
@@ -64,6 +65,15 @@ format: tf_lowprec/_ops.so ## rewrite the sources as lint wants them
 	$(VENV)/ruff check --fix $(PYTHON_SOURCES)
 	$(VENV)/ruff format $(PYTHON_SOURCES)
 	@$(VENV)/clang-format -i $(CC_SOURCES)
+
+hardware-test: tf_lowprec/_ops.so ## the RTL under Verilator, bit for bit against the ops
+	@tools/hardware.sh
+	$(VENV)/python -m pytest hardware/tests $(PYTEST_ARGS)
+
+hardware: tf_lowprec/_ops.so ## hardware/*.json and *.png: utilization, resources, area, energy (hours)
+	@tools/hardware.sh
+	for script in utilization resources area energy mnist_step; do \
+		PYTHONPATH=. $(VENV)/python hardware/$$script.py || exit 1; done
 
 clean: ## remove what was built (not .venv, not results)
 	rm -rf .venv-addons/installed build dist *.egg-info tf_lowprec/_ops.so tf_lowprec/_build_info.py

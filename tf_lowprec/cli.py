@@ -100,6 +100,10 @@ def _add_plan(commands):
     )  # fmt: skip
     parser.add_argument("--plot", type=pathlib.Path, metavar="PNG", help="write a picture")
     parser.add_argument("--json", type=pathlib.Path, metavar="JSON", help="write the plan")
+    parser.add_argument(
+        "--hardware", action="store_true",
+        help="area and energy of the multiply-accumulate units, against float32 accumulation",
+    )  # fmt: skip
     parser.set_defaults(run=_plan)
 
 
@@ -161,6 +165,8 @@ def _plan(options):
             )
     plan = plan.perturb(options.perturb)
     console.print(plan.table())
+    if options.hardware:
+        console.print(plan.hardware().table())
     if options.plot:
         plan.plot(options.plot)
         console.print(f"Wrote {options.plot}")

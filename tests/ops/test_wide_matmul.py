@@ -62,3 +62,55 @@ def wrong(a, b, **options):
 def test_bad_input_is_named(call, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         call()
+
+
+# lp.matmul with random_bits: those of the output's rounding.
+
+STOCHASTIC = lp.Gemm(Q16, Q12, lp.Accumulator.wide(), lp.FixedPointFormat(10, 6), "stochastic")
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 2)])
+@pytest.mark.parametrize("shared", [False, True])
+def test_random_bits_round_the_output(run, batch, shared):
+    rng = np.random.default_rng(1)
+    a = as_float(on_grid(rng, (*batch, 5, 70), Q16), Q16)
+    b = as_float(on_grid(rng, (70, 6) if shared else (*batch, 70, 6), Q12), Q12)
+    r = rng.integers(0, 2**24, (*batch, 5, 6)).astype(np.int32)
+    got = run(lambda a, b: lp.matmul(a, b, STOCHASTIC, seed=(1, 2), random_bits=r))(a, b)
+    exact = np.matmul(a.astype(np.float64), b.astype(np.float64))
+    want = lp.quantize(exact, STOCHASTIC.output, "stochastic", random_bits=r)
+    np.testing.assert_array_equal(got, want)
+    assert not np.array_equal(got, lp.quantize(exact, STOCHASTIC.output))
+
+
+def test_random_bits_leave_the_gradients():
+    a, b = tf.fill((2, 3), 0.5), tf.fill((3, 4), 0.25)
+    gradients = []
+    for random in ({}, {"random_bits": np.zeros((2, 4), np.int32)}):
+        with tf.GradientTape() as tape:
+            tape.watch([a, b])
+            y = lp.matmul(a, b, STOCHASTIC, seed=(1, 2), **random)
+        gradients.append(tape.gradient(y, [a, b]))
+    for without, with_bits in zip(*gradients):
+        np.testing.assert_array_equal(without, with_bits)
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [
+        lp.Gemm(Q16, Q12, lp.Accumulator.wide(), None, "stochastic"),
+        lp.Gemm(Q16, Q12, lp.Accumulator.wide(), Q16),
+    ],
+    ids=["no output", "nearest"],
+)
+def test_random_bits_without_a_stochastic_output(precision):
+    with pytest.raises(ValueError, match="whose output is rounded stochastically"):
+        bits = np.zeros((2, 4), np.int32)
+        lp.matmul(tf.zeros((2, 3)), tf.zeros((3, 4)), precision, seed=(1, 2), random_bits=bits)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 3), (2, 3), (4,)])
+def test_random_bits_of_another_shape_than_the_output(shape):
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="random_bits"):
+        bits = np.zeros(shape, np.int32)
+        lp.matmul(tf.zeros((2, 3)), tf.zeros((3, 4)), STOCHASTIC, seed=(1, 2), random_bits=bits)

@@ -8,7 +8,7 @@ import re
 import tensorflow as tf
 
 from tf_lowprec import formats
-from tf_lowprec.analysis import report
+from tf_lowprec.analysis import hardware, report
 from tf_lowprec.analysis.gemms import PASSES
 from tf_lowprec.policy_map import PolicyMap
 from tf_lowprec.precision import Accumulator, Gemm, Policy
@@ -35,6 +35,7 @@ class PlannedSum:
         is_last: a sum of the last layer, whose width is given and not planned.
         vrr, noise: measured on the model's own sums with this accumulator: retained variance, and
             variance of the error over that of the sum; None where not measured.
+        macs: multiply-accumulates of all these sums in a training step; None if not known.
     """
 
     layer: str
@@ -51,6 +52,7 @@ class PlannedSum:
     is_last: bool = False
     vrr: object = None
     noise: object = None
+    macs: object = None
 
     def get_config(self):
         return {**vars(self), "operand": self.operand.spec}
@@ -163,6 +165,17 @@ class Plan:
     def table(self):
         """A rich.table.Table: lengths and mantissa bits of each product in the three passes."""
         return report.table(self)
+
+    def hardware(self):
+        """Area and energy of the plan's multiply-accumulate units, as a `Hardware`.
+
+        Per layer and for the network, against float32 accumulation, and against one width for all.
+        Units are those of docs/hardware.md: FP8 (1,5,2) operands, accumulators (1,6,m) in chunks.
+
+        Raises:
+            ValueError: no unit was synthesized for the plan's operands or accumulators.
+        """
+        return hardware.hardware(self)
 
     def plot(self, path):
         """Writes a picture: mantissa bits per layer and pass, normal against chunked."""

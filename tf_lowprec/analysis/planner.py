@@ -120,7 +120,8 @@ def plan(
             relative_loss,
         )
     ratios = {} if batch is None else batch.nonzero_ratios(found.calls, operand)
-    result = rules.plan(model.name, _batch_size(specs), _lengths(found), found.unknown, ratios)
+    lengths, macs = _lengths(found), _macs(found)
+    result = rules.plan(model.name, _batch_size(specs), lengths, found.unknown, ratios, macs)
     return result if batch is None else batch.measure(result, found.calls)
 
 
@@ -144,7 +145,7 @@ class Rules:
         check_cutoff(self.cutoff)
         check_noise(self.noise_to_signal)
 
-    def plan(self, name, batch_size, lengths, unknown=(), ratios=None):
+    def plan(self, name, batch_size, lengths, unknown=(), ratios=None, macs=None):
         """The Plan of sums of given lengths.
 
         Args:
@@ -153,6 +154,7 @@ class Rules:
             lengths: {(layer path, class, product, pass): (n, whether of a last layer)}.
             unknown: see Plan.
             ratios: {(layer path, product, pass): ratio of products that are not zero}.
+            macs: {(layer path, product): multiply-accumulates of a pass}.
         """
         if not lengths:
             listed = "".join(f"; {path} {kind}: {reason}" for path, kind, reason in unknown)
@@ -161,7 +163,9 @@ class Rules:
         sums = []
         for (layer, kind, product, which), (n, is_last) in lengths.items():
             nzr = min(1.0, max(ratios.get((layer, product, which), 1.0), 1 / n))
-            sums.append(self._sum(layer, kind, product, which, n, nzr, is_last))
+            planned = self._sum(layer, kind, product, which, n, nzr, is_last)
+            work = (macs or {}).get((layer, product))
+            sums.append(dataclasses.replace(planned, macs=work))
         return Plan(
             model=name,
             batch_size=batch_size,
@@ -264,6 +268,16 @@ def _lengths(found):
             key=lambda item: (order[item[0][0]], products[item[0][:3]], PASSES.index(item[0][3])),
         )
     )
+
+
+def _macs(found):
+    """{(layer path, product): multiply-accumulates of a pass}, all calls of the layer together."""
+    macs = {}
+    for call in found.calls:
+        for product in call.products:
+            key = call.path, product.name
+            macs[key] = macs.get(key, 0) + product.macs
+    return macs
 
 
 def _specs(model, batch_size, input_shape):

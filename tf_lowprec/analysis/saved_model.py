@@ -44,8 +44,8 @@ def plan_saved_model(path, batch_size, *, signature="serving_default", **rules):
         names = ", ".join(map(repr, loaded.signatures)) or "none"
         raise ValueError(f"signature = {signature!r} is not in '{path}', which has {names}")
     operations = _graph(loaded.signatures[signature], batch_size).get_operations()
-    lengths, unknown = _lengths(operations)
-    return rules.plan(path.name, batch_size, lengths, unknown)
+    lengths, unknown, macs = _lengths(operations)
+    return rules.plan(path.name, batch_size, lengths, unknown, macs=macs)
 
 
 def _graph(function, batch_size):
@@ -62,10 +62,10 @@ def _graph(function, batch_size):
 
 
 def _lengths(operations):
-    """(lengths as Rules.plan takes them, unknown)."""
+    """(lengths, unknown and macs as Rules.plan takes them)."""
     behind = _behind_products(operations)
     before = _before_products(operations)
-    lengths, unknown = {}, []
+    lengths, unknown, macs = {}, [], {}
     for operation in operations:
         if operation.type in _PRODUCTS:
             product, reason = _product(operation)
@@ -87,7 +87,8 @@ def _lengths(operations):
             kernel += "'"
         for which in passes:
             lengths[layer, operation.type, kernel, which] = (product[which], is_last)
-    return lengths, unknown
+        macs[layer, kernel] = math.prod(operation.outputs[0].shape) * product[FORWARD]
+    return lengths, unknown, macs
 
 
 def _product(operation):

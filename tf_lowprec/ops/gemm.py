@@ -232,9 +232,14 @@ def forward(lhs, rhs, policy, products, seed, passes, random_bits=None):
         lhs, rhs: tensors as they come; the gradients of their rounding are straight-through.
         passes: an op of cc/ops/passes.cc, but for the arguments given here: the identity, with a
             registered gradient that reads the policy from its attributes.
+        random_bits: of a narrow accumulator's roundings, or of the output's where it is wide,
+            instead of the seed.
     """
     check_not_xla()
     gemm = policy.forward
+    wide_bits = None
+    if gemm.accumulator.kind == "wide":
+        wide_bits, random_bits = random_bits, None
     # A narrow product rounds its operands while it packs them: they are saved as they come. So are
     # those in blocks, which BWD and GRAD round along other axes.
     kind = gemm.accumulator.kind
@@ -258,7 +263,7 @@ def forward(lhs, rhs, policy, products, seed, passes, random_bits=None):
         backward=policy.backward.to_json(),
         gradient=policy.gradient.to_json(),
     )
-    return round_to(total, gemm.output, gemm.rounding, seed, FORWARD[2])
+    return round_to(total, gemm.output, gemm.rounding, seed, FORWARD[2], wide_bits)
 
 
 def saved_operands(op, forward):

@@ -40,8 +40,10 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
         seed: two integers, for stochastic rounding. None draws one in eager mode.
         random_bits: int32 ``[..., M, N, K + chunks]`` with values in [0, 2^16): what a stochastic
             accumulator of the forward pass uses instead of `seed`, for cosimulation with hardware;
-            one value for each k and, if there are chunks, one after each chunk's last k. Values
-            beyond are an error on a CPU, and taken modulo 2^16 on a GPU.
+            one value for each k and, if there are chunks, one after each chunk's last k. Under
+            Accumulator.wide(), int32 ``[..., M, N]`` with values in [0, 2^24) for the stochastic
+            rounding of the output, as in lp.quantize; operands still round by the seed. Values
+            beyond are an error on a CPU, and taken modulo 2^16 (2^24) on a GPU.
 
     Returns:
         float32 ``[..., M, N]``.
@@ -66,7 +68,9 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
         # One product for all batch entries, so that GRAD sums over them in one dot product.
         rows = tf.reshape(a, [tf.reduce_prod(tf.shape(a)[:-1]), tf.shape(a)[-1]])
         rows.set_shape([None, a.shape[-1]])
-        if random_bits is not None:
+        if random_bits is not None and policy.forward.accumulator.kind == "wide":
+            random_bits = tf.reshape(random_bits, tf.concat([[-1], tf.shape(random_bits)[-1:]], 0))
+        elif random_bits is not None:
             like = a.shape[:-1] + [b.shape[-2 if transpose_b else -1]]
             if not random_bits.shape[:-1].is_compatible_with(like):
                 raise ValueError(
@@ -84,10 +88,17 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
 def _random_bits(random_bits, policy):
     if random_bits is None:
         return None
-    if policy.forward.accumulator.rounding != Rounding.STOCHASTIC:
+    gemm = policy.forward
+    if gemm.accumulator.kind == "wide":
+        if gemm.output is None or gemm.rounding != Rounding.STOCHASTIC or gemm.scaling is not None:
+            raise ValueError(
+                "random_bits are for a forward pass with a stochastic accumulator, or with a wide "
+                f"one whose output is rounded stochastically and not scaled, got {gemm}"
+            )
+    elif gemm.accumulator.rounding != Rounding.STOCHASTIC:
         raise ValueError(
-            "random_bits are for a forward pass with a stochastic accumulator, got "
-            f"{policy.forward.accumulator}"
+            f"random_bits are for a forward pass with a stochastic accumulator, got "
+            f"{gemm.accumulator}"
         )
     random_bits = tf.convert_to_tensor(random_bits)
     if random_bits.dtype != tf.int32:
@@ -102,7 +113,7 @@ def _seed(seed, policy, random_bits):
     refuses to draw.
     """
     forward = policy.forward
-    if random_bits is not None:
+    if random_bits is not None and forward.accumulator.kind == "narrow":
         forward = dataclasses.replace(forward, accumulator=Accumulator.native())
         if seed is None and not forward.is_stochastic and not tf.executing_eagerly():
             return as_seed(None, needed=False), False

@@ -108,8 +108,8 @@ def _quantize_gradient_gradient(op, ddx):
     return [ddy, None]
 
 
-def round_to(x, format, rounding, seed, stream):
-    """quantize without checks, where `format` may be None: x itself, as float32."""
+def round_to(x, format, rounding, seed, stream, random_bits=None):
+    """quantize with few checks, where `format` may be None: x itself, as float32."""
     if format is None:
         if x.dtype == tf.float32:
             return x
@@ -118,7 +118,7 @@ def round_to(x, format, rounding, seed, stream):
     return ops.lowprec_quantize(
         x=x,
         seed=seed,
-        random_bits=[],
+        random_bits=[] if random_bits is None else [_as_random_bits(random_bits, x)],
         format=format.spec,
         rounding=rounding.value,
         stream=int(stream),

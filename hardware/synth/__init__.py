@@ -1,0 +1,1 @@
+"""Area and energy of the RTL, by Yosys."""
