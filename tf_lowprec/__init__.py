@@ -35,6 +35,7 @@ from tf_lowprec.ops import (
 )
 from tf_lowprec.policy_map import PolicyMap
 from tf_lowprec.precision import Accumulator, Gemm, Policy
+from tf_lowprec.watch import Watch
 from tf_lowprec.weights import export_weights, import_weights
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __all__ = [
     "Policy",
     "PolicyMap",
     "Rounding",
+    "Watch",
     "adacomp_decode",
     "adacomp_encode",
     "analysis",

@@ -3,6 +3,7 @@
 from tf_lowprec.analysis.measured import Measurement, measured_vrr
 from tf_lowprec.analysis.minimum import minimum_mantissa
 from tf_lowprec.analysis.noise import best_chunk, rounding_noise, truncation_vrr
+from tf_lowprec.analysis.observe import Observation, Observations, observe
 from tf_lowprec.analysis.plan import Plan, PlannedSum
 from tf_lowprec.analysis.planner import plan
 from tf_lowprec.analysis.saved_model import plan_saved_model
@@ -11,11 +12,14 @@ from tf_lowprec.analysis.vrr import CUTOFF, variance_lost, vrr, vrr_chunked, vrr
 __all__ = [
     "CUTOFF",
     "Measurement",
+    "Observation",
+    "Observations",
     "Plan",
     "PlannedSum",
     "best_chunk",
     "measured_vrr",
     "minimum_mantissa",
+    "observe",
     "plan",
     "plan_saved_model",
     "rounding_noise",
