@@ -188,12 +188,28 @@ def test_layers_that_a_plan_has_not_keep_their_class():
 
 
 class Subclassed(tf.keras.Model):
-    def __init__(self):
-        super().__init__(name="own")
-        self.dense = L.Dense(2)
+    """Layers as attributes, in a list, in a dictionary, and in a model inside."""
 
-    def call(self, x):
-        return self.dense(x)
+    def __init__(self, name="own"):
+        super().__init__(name=name)
+        self.first = L.Dense(3, name="first")
+        self.norm = L.BatchNormalization(name="norm")
+        self.blocks = [L.Dense(3, name="block_0"), L.Dense(3, name="block_1")]
+        self.heads = {"a": L.Dense(2, name="head")}
+        self.inner = tf.keras.Sequential([L.Dense(2, name="deep")], name="inner")
+
+    def call(self, x, training=None):
+        x = self.norm(self.first(x), training=training)
+        for block in self.blocks:
+            x = block(x)
+        return self.heads["a"](x) + self.inner(x)
+
+    def get_config(self):
+        return {"name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
 
 
 def subclassed():
@@ -202,12 +218,134 @@ def subclassed():
     return model
 
 
+def test_subclassed_models():
+    model = subclassed()
+    converted = lp.convert(model, POLICY)
+    assert lp.unconverted(converted) == ()
+    assert type(converted) is Subclassed
+    assert [w.name for w in converted.weights] == [w.name for w in model.weights]
+    for mine, stock in zip(converted.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, stock)
+    layers = layers_of(converted)
+    names = ("first", "block_0", "block_1", "head", "inner/deep")
+    assert {path: layers[path].precision for path in names} == dict.fromkeys(names, POLICY)
+    assert type(model.first) is L.Dense
+    converted.compile("sgd", "mse", run_eagerly=True)
+    before = converted.get_weights()
+    converted.fit(batch(4, 3), batch(4, 2), verbose=0)
+    assert all(np.any(was != now) for was, now in zip(before, converted.get_weights()))
+
+
+def test_subclassed_models_in_float32():
+    model = subclassed()
+    converted = lp.convert(model, lp.Policy.float32())
+    np.testing.assert_array_equal(converted(batch(5, 3)), model(batch(5, 3)))
+
+
+@tf.keras.utils.register_keras_serializable("test_convert")
+class Block(L.Layer):
+    """A transformer's, whose layers are built when it is called."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.attention = L.MultiHeadAttention(2, width // 2, name="attention")
+        self.norms = [L.LayerNormalization(name="norm_0"), L.LayerNormalization(name="norm_1")]
+        self.up = L.Dense(2 * width, activation="relu", name="up")
+        self.down = L.Dense(width, name="down")
+
+    def call(self, x):
+        y = self.norms[0](x)
+        x = x + self.attention(y, y)
+        return x + self.down(self.up(self.norms[1](x)))
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+def transformer():
+    x = tf.keras.Input((6,), dtype="int32")
+    y = L.Embedding(10, 8, name="embedding")(x)
+    y = Block(8, name="block_1")(Block(8, name="block_0")(y))
+    return tf.keras.Model(x, L.Dense(10, name="logits")(y), name="transformer")
+
+
+def test_a_transformer():
+    model = transformer()
+    tokens = np.arange(12, dtype=np.int32).reshape(2, 6) % 10
+    same = lp.convert(model, lp.Policy.float32())
+    np.testing.assert_array_equal(same(tokens), model(tokens))
+    converted = lp.convert(model, POLICY)
+    assert lp.unconverted(converted) == ()
+    assert layers_of(converted)["block_1/attention"].precision == POLICY
+    assert np.any(converted(tokens).numpy() != model(tokens).numpy())
+    converted.compile("sgd", "mse", run_eagerly=True)
+    before = converted.get_weights()
+    converted.fit(tokens, batch(2, 6, 10), verbose=0)
+    changed = [np.any(was != now) for was, now in zip(before, converted.get_weights())]
+    assert np.mean(changed) > 0.9  # attention's key biases have no gradient
+
+
+def test_a_single_layer():
+    layer = L.Dense(3)
+    layer(batch(2, 4))
+    converted = lp.convert(layer, POLICY)
+    want = lp.matmul(batch(2, 4), layer.get_weights()[0], POLICY.forward)
+    np.testing.assert_array_equal(converted(batch(2, 4)), want)
+
+
+class NoConfig(tf.keras.Model):
+    def __init__(self, layer):
+        super().__init__(name="bare")
+        self.dense = layer
+
+    def call(self, x):
+        return self.dense(x)
+
+    def get_config(self):
+        raise NotImplementedError("NoConfig")
+
+
+def no_config():
+    model = NoConfig(L.Dense(2))
+    model(batch(2, 3))
+    return model
+
+
+@pytest.mark.parametrize("network", ["MobileNetV2", "EfficientNetB0", "ResNet50"])
+def test_applications(network):
+    """Their outputs in float32 exactly; every layer that multiplies is ours."""
+    tf.keras.backend.clear_session()
+    make = getattr(tf.keras.applications, network)
+    model = make(weights=None, input_shape=(32, 32, 3), classes=3)
+    converted = lp.convert(model, lp.Policy.float32())
+    assert lp.unconverted(converted) == ()
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_array_equal(
+        converted.predict_on_batch(images), model.predict_on_batch(images)
+    )
+
+
+def test_mobilenet_trains_a_step_in_eight_bits():
+    make = tf.keras.applications.MobileNetV2
+    model = make(weights=None, input_shape=(32, 32, 3), classes=3, alpha=0.35)
+    converted = lp.convert(model, lp.Policy.fp8(9, scaling="amax"))
+    converted.compile("sgd", "sparse_categorical_crossentropy")
+    before = converted.get_weights()
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+    converted.train_on_batch(images, np.array([0, 2]))
+    after = converted.get_weights()
+    assert all(np.all(np.isfinite(w)) for w in after)
+    assert np.mean([np.any(was != now) for was, now in zip(before, after)]) > 0.9
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: lp.convert(subclassed(), POLICY), "'own' of class Subclassed is subclassed"),
+        (lambda: lp.convert(no_config(), POLICY), "'bare' of class NoConfig cannot be copied"),
         (lambda: lp.convert(tf.keras.Sequential([L.Dense(2)]), POLICY), "is not built"),
-        (lambda: lp.convert(L.Dense(2), POLICY), "must be a tf.keras.Model"),
+        (lambda: lp.convert(L.Dense(2), POLICY), "is not built"),
+        (lambda: lp.convert("net", POLICY), "must be a tf.keras.Model"),
         (lambda: lp.convert(sequential(), "fp8"), "precision = 'fp8' must be"),
         (
             lambda: lp.convert(nested(), lp.analysis.plan(sequential(), 4)),

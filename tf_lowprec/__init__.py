@@ -7,7 +7,7 @@ Importing it registers its ops, their gradients and its Keras classes, so that S
 from tf_lowprec import analysis, datasets, distribute, layers, models, optimizers
 from tf_lowprec.accumulator import Accumulator
 from tf_lowprec.convert import convert, unconverted
-from tf_lowprec.export import export_weights, import_weights
+from tf_lowprec.export import export
 from tf_lowprec.formats import (
     BF16,
     DLFLOAT16,
@@ -43,6 +43,8 @@ from tf_lowprec.ops import (
 )
 from tf_lowprec.policy_map import PolicyMap
 from tf_lowprec.precision import Gemm, Policy
+from tf_lowprec.watch import Watch
+from tf_lowprec.weights import export_weights, import_weights
 
 __version__ = "0.1.0"
 
@@ -70,6 +72,7 @@ __all__ = [
     "Policy",
     "PolicyMap",
     "Rounding",
+    "Watch",
     "adacomp_decode",
     "adacomp_encode",
     "analysis",
@@ -79,6 +82,7 @@ __all__ = [
     "datasets",
     "distribute",
     "einsum",
+    "export",
     "export_weights",
     "from_bits",
     "import_weights",

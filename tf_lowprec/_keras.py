@@ -19,6 +19,64 @@ def replace_sublayer(owner, name, layer):
     setattr(owner, name, layer)
 
 
+def replace_in_attributes(owner, replacements):
+    """Puts other layers in place of a layer's own, in attributes, lists, tuples and dictionaries.
+
+    Args:
+        owner: a layer or subclassed model.
+        replacements: {id of a layer directly inside it: the layer to put there}.
+
+    Returns:
+        ids of the layers that were found and replaced.
+    """
+    order, found = sublayers(owner), set()
+    if KERAS_3:
+        owner._tracker.unlock()  # of a built layer
+
+    def swap(value):
+        if id(value) in replacements:
+            found.add(id(value))
+            return replacements[id(value)]
+        if isinstance(value, dict):
+            return {key: swap(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [swap(item) for item in value]
+        if type(value) is tuple:
+            return tuple(swap(item) for item in value)
+        return value
+
+    for name, value in list(vars(owner).items()):
+        if name in _TRACKERS or not isinstance(value, (tf.keras.layers.Layer, list, tuple, dict)):
+            continue
+        before = len(found)
+        changed = swap(value)
+        if len(found) == before and changed is not replacements.get(id(value)):
+            continue
+        if KERAS_3:
+            for old in order:
+                if id(old) in found:
+                    owner._tracker.untrack(old)
+        else:
+            delattr(owner, name)
+        setattr(owner, name, changed)
+    _restore_order(owner, [replacements[id(x)] if id(x) in found else x for x in order])
+    if KERAS_3:
+        owner._tracker.lock()
+    return found
+
+
+# Where Keras keeps what it tracks.
+_TRACKERS = frozenset({"_layers", "_self_tracked_trackables", "_metrics", "_losses", "_tracker"})
+
+
+def _restore_order(owner, layers):
+    """Brings the tracked layers into this order, which is that of the weights."""
+    tracked = owner._layers if KERAS_3 else owner._self_tracked_trackables
+    place = {id(layer): index for index, layer in enumerate(layers)}
+    if all(id(item) in place for item in tracked):
+        tracked.sort(key=lambda item: place[id(item)])
+
+
 def sublayers(layer):
     """The layers directly inside a layer or model."""
     return list(layer._flatten_layers(include_self=False, recursive=False))

@@ -1,4 +1,4 @@
-"""The `tf-lowprec` command: accumulator widths of a sum, or of a whole model.
+"""The `tf-lowprec` command: accumulator widths of a sum or a model; what a model computes in.
 
 Exit codes: 0 done, 1 something does not work out (one line on stderr says what), 2 wrong usage.
 """
@@ -39,11 +39,13 @@ def main(arguments=None):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="tf-lowprec", description="How many accumulator bits does a network need?"
+        prog="tf-lowprec",
+        description="How many accumulator bits does a network need, and how many has it?",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="plan | vrr")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="plan | vrr | inspect")
     _add_plan(commands)
     _add_vrr(commands)
+    _add_inspect(commands)
     return parser
 
 
@@ -129,6 +131,28 @@ def _add_vrr(commands):
         "--samples", type=int, default=1024, help="sums in a measured ensemble (default: 1024)"
     )
     parser.set_defaults(run=_vrr)
+
+
+def _add_inspect(commands):
+    parser = commands.add_parser(
+        "inspect",
+        help="formats, bits and sizes of a model's layers",
+        description="Prints, for each layer with weights, what its products are computed in, in "
+        "each pass, and how its weights are stored.",
+        epilog="example: tf-lowprec inspect model.keras",
+    )
+    parser.add_argument("model", help="a .keras or .h5 file, or module:function")
+    parser.set_defaults(run=_inspect)
+
+
+def _inspect(options):
+    from tf_lowprec.analysis.formats_table import formats_table
+
+    if pathlib.Path(options.model).is_dir():
+        raise ValueError(
+            f"model {options.model!r} is a folder: inspect needs layers, a .keras file"
+        )
+    _console().print(formats_table(_load(options.model)))
 
 
 def _plan(options):

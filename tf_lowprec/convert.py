@@ -1,11 +1,12 @@
 """lp.convert: a stock Keras model with low-precision layers in place of its own."""
 
+import contextlib
 import logging
 
 import tensorflow as tf
 
 from tf_lowprec import layers
-from tf_lowprec._keras import KERAS_3, sublayers
+from tf_lowprec._keras import KERAS_3, replace_in_attributes, sublayers
 from tf_lowprec.analysis.gemms import is_stock
 from tf_lowprec.analysis.plan import Plan
 from tf_lowprec.analysis.promotion import PromotionPlan
@@ -32,32 +33,38 @@ _STOCK_PRODUCTS = frozenset(
 
 
 def convert(model, precision):
-    """A model of the same layers, names and weights, under a precision.
+    """A model, or layer, of the same layers, names and weights, under a precision.
 
     Dense, Conv and the other stock layers that tf_lowprec.layers has are replaced by ours, ours
     get the new precision; in Sequential and functional models, in models nested in them and in
-    TimeDistributed and Bidirectional. What is not replaced although it multiplies, or may, is
-    listed in a warning of the logger "tf_lowprec" and by `unconverted`. The model comes back
-    uncompiled, and `model` is left as it is.
+    TimeDistributed and Bidirectional. Subclassed models and layers are copied through their config,
+    and the layers in their attributes (and in lists, tuples and dictionaries there) are replaced.
+    What is not replaced although it multiplies, or may, is listed in a warning of the logger
+    "tf_lowprec" and by `unconverted`. The model comes back uncompiled, and `model` is left as it
+    is.
 
     Args:
-        model: a built Sequential or functional model.
+        model: a built model or layer. A subclassed one, or any it contains, needs a working
+            get_config and from_config.
         precision: a Policy (or Gemm) for all layers, a PolicyMap by their names, or a Plan; layers
             that a plan has not keep their stock class.
 
     Raises:
-        ValueError: a model that is not built or subclassed, a plan for another model, a precision
-            of the wrong kind.
+        ValueError: a model that is not built or cannot be copied, a plan for another model, a
+            precision of the wrong kind.
     """
-    if not isinstance(model, tf.keras.Model):
-        raise ValueError(f"model = {model!r} must be a tf.keras.Model")
+    if not isinstance(model, tf.keras.layers.Layer):
+        raise ValueError(f"model = {model!r} must be a tf.keras.Model or a Keras layer")
     if not model.built:
         raise ValueError(
             f"model {model.name!r} is not built: give it a tf.keras.Input, or call it on a batch"
         )
     policy_of = _policy_of(precision, model)
-    converted = _convert_model(model, policy_of, "")
-    converted.set_weights(model.get_weights())
+    if isinstance(model, tf.keras.Model) and _is_clonable(model):
+        converted = _convert_model(model, policy_of, "")
+        converted.set_weights(model.get_weights())
+    else:
+        converted = _convert_built(model, policy_of, "" if sublayers(model) else model.name)
     rest = unconverted(converted)
     if rest:
         listed = "; ".join(f"{path} ({kind}): {reason}" for path, kind, reason in rest)
@@ -81,7 +88,9 @@ def unconverted(model):
             if cls.__name__ in _STOCK_PRODUCTS and is_stock(cls):
                 found.append((path, cls.__name__, "tf_lowprec.layers has no such layer"))
                 continue
-            if not is_stock(cls) and not isinstance(layer, tf.keras.Model) and layer.weights:
+            inner = {id(w) for part in sublayers(layer) for w in part.weights}
+            owns = any(id(w) not in inner for w in layer.weights)
+            if not is_stock(cls) and not isinstance(layer, tf.keras.Model) and owns:
                 found.append((path, cls.__name__, "a class of its own"))
             visit(layer, f"{path}/")
 
@@ -112,21 +121,77 @@ def _is_clonable(model):
 
 
 def _convert_model(model, policy_of, prefix):
-    if not _is_clonable(model):
-        raise ValueError(
-            f"model {model.name!r} of class {type(model).__name__} is subclassed: only Sequential "
-            "and functional models can be copied; build it from tf_lowprec.layers with precision="
-        )
-
     def clone(layer):
         path = prefix + layer.name
-        if isinstance(layer, tf.keras.Model):
-            if _is_clonable(layer):
-                return _convert_model(layer, policy_of, f"{path}/")
+        if isinstance(layer, tf.keras.Model) and _is_clonable(layer):
+            return _convert_model(layer, policy_of, f"{path}/")
+        if not _is_leaf(layer):
+            with contextlib.suppress(_CannotCopyError):  # then it stays, and is listed
+                return _convert_built(layer, policy_of, path)
             return layer.__class__.from_config(layer.get_config())
         return _convert_layer(layer, policy_of, path)
 
     return tf.keras.models.clone_model(model, clone_function=clone)
+
+
+def _is_leaf(layer):
+    """Whether `_convert_layer` does: ours, stock layers, and what holds no layers."""
+    return is_stock(type(layer)) or isinstance(layer, PrecisionLayer) or not sublayers(layer)
+
+
+def _convert_built(layer, policy_of, path):
+    """A built copy, with the weights, of a layer or model whose own code calls its layers."""
+    if _is_leaf(layer) and not isinstance(layer, tf.keras.Model):
+        copy = _convert_layer(layer, policy_of, path)
+        _build_like(copy, layer)
+    else:
+        copy = _copy(layer)
+        prefix = f"{path}/" if path else ""
+        replacements = {}
+        for inner in sublayers(copy):
+            if isinstance(inner, tf.keras.Model) and _is_clonable(inner):
+                new = _convert_model(inner, policy_of, f"{prefix}{inner.name}/")
+            elif type(inner) in REPLACEMENTS or not _is_leaf(inner):
+                new = _convert_built(inner, policy_of, f"{prefix}{inner.name}")
+            else:
+                continue
+            replacements[id(inner)] = new
+        replace_in_attributes(copy, replacements)
+    copy.set_weights(layer.get_weights())
+    return copy
+
+
+class _CannotCopyError(ValueError):
+    pass
+
+
+def _copy(layer):
+    """A layer of the same class and config, built."""
+    try:
+        copy = layer.__class__.from_config(layer.get_config())
+        _build_like(copy, layer)
+    except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
+        raise _CannotCopyError(
+            f"{layer.name!r} of class {type(layer).__name__} cannot be copied: give it get_config "
+            f"and from_config, or make its layers from tf_lowprec.layers: {error}"
+        ) from error
+    if len(copy.weights) != len(layer.weights):
+        raise _CannotCopyError(
+            f"{layer.name!r} of class {type(layer).__name__} cannot be copied: its copy has "
+            f"{len(copy.weights)} weights where it has {len(layer.weights)}; its build must build "
+            "its layers (or give it get_build_config and build_from_config)"
+        )
+    return copy
+
+
+def _build_like(copy, layer):
+    config = layer.get_build_config() or {}
+    shape = config.get("input_shape")
+    builds = type(layer).build is not tf.keras.layers.Layer.build
+    if not copy.built and layer.built and (builds or shape is None):
+        copy.build_from_config(config)
+    if len(copy.weights) < len(layer.weights) and isinstance(shape, (tuple, list)):
+        copy(tf.keras.Input(tuple(shape[1:])))  # its layers are built when it is called
 
 
 def _convert_layer(layer, policy_of, path):

@@ -1,143 +1,139 @@
-"""Weights as integers with their formats, for FPGAs, microcontrollers and archives."""
+"""lp.export: a model's inference as a SavedModel, with our ops or with TensorFlow's alone."""
 
-import json
+import collections
+import logging
+import math
 import pathlib
 import re
-import zipfile
 
-import numpy as np
 import tensorflow as tf
 
-from tf_lowprec.layers.precision_layer import PrecisionLayer
-from tf_lowprec.ops.bits import from_bits, storage_dtype, to_bits
+from tf_lowprec._keras import KERAS_3
+from tf_lowprec.ops._library import ops
+from tf_lowprec.ops.stock import ops as stock_ops
 
-_VERSION = 1
-
-
-def _layers(model):
-    """(path, layer) of every layer that owns weights, in a stable order; paths are unique."""
-    seen = {}
-    for layer in model.layers:
-        if isinstance(layer, tf.keras.Model):
-            yield from ((f"{layer.name}/{path}", inner) for path, inner in _layers(layer))
-        elif layer.weights:
-            count = seen[layer.name] = seen.get(layer.name, 0) + 1
-            yield (layer.name if count == 1 else f"{layer.name}_{count}"), layer
+_LOG = logging.getLogger("tf_lowprec")
+_SLOW = 256  # terms of a sum; from here on a portable export warns
 
 
-def _entries(model):
-    """(key, tf variable-like, format or None) of every weight of the model."""
-    for path, layer in _layers(model):
-        names = {}
-        for weight in layer.weights:
-            name = re.sub(r":\d+$", "", weight.name).split("/")[-1]
-            count = names[name] = names.get(name, 0) + 1
-            key = f"{path}/{name}" if count == 1 else f"{path}/{name}_{count}"
-            is_ours = isinstance(layer, PrecisionLayer) and weight.trainable
-            yield key, weight, layer.precision.weights if is_ours else None
+def export(model, path, portable=False):
+    """Writes the inference of a model as a SavedModel for serving.
 
-
-def export_weights(model, path):
-    """Writes a model's weights as packed integers: `path`.npz, and their formats: `path`.json.
-
-    A weight of a layer whose policy has a `weights` format is stored as `to_bits` of it, in int8,
-    int16 or int32; any other as it is. The JSON file lists, for each array of the npz file, its
-    format's spec, its word length, shape and dtype.
+    The signature ``serving_default`` takes batches of any size. Its inputs and outputs have the
+    names that they have in the model's dictionaries, or that the inputs were given; else they are
+    ``inputs`` and ``outputs``, or ``inputs_0``, ``inputs_1`` ... where there are several.
+    Stochastic roundings are settled as in any inference, by the policies' `inference_rounding`.
 
     Args:
         model: a built Keras model.
-        path: file name; a suffix .npz or .json is dropped.
+        path: the folder to write.
+        portable: False takes our ops: a program must load the op library first (Python: ``import
+            tf_lowprec``). True takes TensorFlow's own ops alone, which give the same bits, but for
+            float32 subnormals in formats with 8 exponent bits, which TensorFlow flushes to zero. It
+            loads wherever TensorFlow does, and `tf.lite` converts it. A narrow accumulator's terms
+            are then added one by one, in a dozen ops each: a warning of the logger "tf_lowprec"
+            says how long the sums are.
 
     Returns:
-        The two paths (npz, json).
+        The path, a pathlib.Path.
 
     Raises:
-        ValueError: a model without weights.
-        tf.errors.InvalidArgumentError: a weight that is off its format's grid: train with
-            optimizers.LowPrecision, or round it.
+        ValueError: a model that is not built, or what has no form in TensorFlow's own ops: other
+            products than those of lp.layers, stochastic rounding at inference.
     """
-    entries = list(_entries(model))
-    if not entries:
-        raise ValueError("model has no weights: build it first, for example with keras.Input")
-    arrays, manifest = {}, {}
-    for key, weight, format in entries:
-        value = tf.convert_to_tensor(weight)
-        arrays[key] = (value if format is None else to_bits(value, format)).numpy()
-        manifest[key] = {
-            "format": None if format is None else format.spec,
-            "bits": None if format is None else format.bits,
-            "shape": list(arrays[key].shape),
-            "dtype": arrays[key].dtype.name,
-        }
-    npz, index = _paths(path)
-    npz.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(npz, **arrays)
-    document = {"tf_lowprec_weights": _VERSION, "model": model.name, "weights": manifest}
-    index.write_text(json.dumps(document, indent=1) + "\n")
-    return npz, index
+    if not isinstance(model, tf.keras.Model):
+        raise ValueError(f"model = {model!r} must be a tf.keras.Model")
+    if not model.built or not getattr(model, "inputs", None):
+        raise ValueError(
+            f"model {model.name!r} has no known inputs: give it a tf.keras.Input, or call it "
+            "within a functional model"
+        )
+    # A Sequential model that was never called has inputs and no input.
+    inputs = model.inputs[0] if isinstance(model, tf.keras.Sequential) else model.input
+    names = _names(inputs, "inputs")
+    structure = tf.nest.map_structure(lambda t: 0, inputs)
+    tensors = tf.nest.flatten(inputs)
+    signature = [tf.TensorSpec(t.shape, t.dtype, name) for t, name in zip(tensors, names)]
+    recorder = _Recorder()
 
+    def call(*tensors):
+        arguments = tf.nest.pack_sequence_as(structure, list(tensors))
+        if portable:
+            with ops.stand_ins(recorder):
+                outputs = model(arguments, training=False)
+        else:
+            outputs = model(arguments, training=False)
+        return dict(zip(_names(outputs, "outputs"), tf.nest.flatten(outputs)))
 
-def import_weights(model, path):
-    """Puts the weights that `export_weights` wrote back into a model of the same layers.
-
-    Everything is read and checked first; where anything is wrong, no weight changes.
-
-    Args:
-        model: a built Keras model, with layers of the same names, shapes and formats.
-        path: as in `export_weights`.
-
-    Raises:
-        FileNotFoundError: one of the two files is missing.
-        ValueError: a file is damaged, or does not fit the model; the message names the weight.
-    """
-    npz, index = _paths(path)
-    try:
-        document = json.loads(index.read_text())
-        manifest = dict(document["weights"])
-        version = document["tf_lowprec_weights"]
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{index} is no list of exported weights: {error}") from None
-    if version != _VERSION:
-        raise ValueError(f"{index} has version {version}; this library reads {_VERSION}")
-    try:
-        with np.load(npz, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{npz} is damaged: {error}") from None
-    entries = list(_entries(model))
-    names = {key for key, _, _ in entries}
-    if names != set(manifest) or names != set(arrays):
-        different = sorted((names ^ set(manifest)) | (names ^ set(arrays)))
-        raise ValueError(f"{path} and the model differ in the weights {', '.join(different)}")
-    values = []
-    for key, weight, format in entries:
-        values.append(_checked(key, weight, format, manifest[key], arrays[key]))
-    for (_, weight, _), value in zip(entries, values):
-        weight.assign(value)
-
-
-def _checked(key, weight, format, entry, array):
-    """The value of one weight."""
-    spec = None if format is None else format.spec
-    if not isinstance(entry, dict) or entry.get("format") != spec:
-        stored = entry.get("format") if isinstance(entry, dict) else entry
-        raise ValueError(f"{key} is stored in format {stored}, but the model has {spec}")
-    if list(array.shape) != list(weight.shape):
-        raise ValueError(f"{key} is stored with shape {array.shape}, the model has {weight.shape}")
-    wanted = tf.as_dtype(weight.dtype if format is None else storage_dtype(format)).name
-    if array.dtype.name != wanted:
-        raise ValueError(f"{key} is stored as {array.dtype.name}; it must be {wanted}")
-    if format is None:
-        return array
-    try:
-        return from_bits(array, format)
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"{key}: {error.message}") from None
-
-
-def _paths(path):
+    function = tf.function(call, input_signature=signature, autograph=False)
+    concrete = function.get_concrete_function()
+    if portable:
+        _check_portable(concrete.graph, model)
+        recorder.warn(model)
+    archive = tf.keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", function)
     path = pathlib.Path(path)
-    stem = path.with_suffix("") if path.suffix in (".npz", ".json") else path
-    return stem.with_name(stem.name + ".npz"), stem.with_name(stem.name + ".json")
+    archive.write_out(str(path), **({"verbose": False} if KERAS_3 else {}))
+    return path
+
+
+def _names(structure, default):
+    """A name for each tensor of a model's inputs or outputs."""
+    flat = tf.nest.flatten(structure)
+    if isinstance(structure, dict) and len(structure) == len(flat):
+        # tf.nest takes dictionaries by their sorted keys.
+        return [str(key) for key in sorted(structure)]
+    names = [default] if len(flat) == 1 else [f"{default}_{i}" for i in range(len(flat))]
+    given = [getattr(t, "name", "") for t in flat] if default == "inputs" else []
+    if given and not any(re.match(r"(keras_tensor|input_?\d|args)", name) for name in given):
+        names = [re.sub(r"\W", "_", name) for name in given]
+    return names
+
+
+class _Recorder:
+    """The stock ops; notes the lengths of the sums that they add up term by term."""
+
+    def __init__(self):
+        self.lengths = collections.Counter()
+
+    def __getattr__(self, name):
+        function = getattr(stock_ops, name)
+        if name not in ("lowprec_mat_mul", "lowprec_conv2d", "lowprec_conv2d_backprop_input"):
+            return function
+
+        def recorded(*args, **kwargs):
+            result = function(*args, **kwargs)
+            a, b = (*args, kwargs.get("a"), kwargs.get("b"))[:2]
+            if name == "lowprec_mat_mul":
+                length = a.shape[-2 if kwargs["transpose_a"] else -1]
+            else:
+                last = 2 if name == "lowprec_conv2d" else 3
+                length = math.prod([b.shape[axis] for axis in (0, 1, last)])
+            self.lengths[length] += 1
+            return result
+
+        return recorded
+
+    def warn(self, model):
+        known = [n for n in self.lengths if n is not None]
+        if known and max(known) >= _SLOW:
+            _LOG.warning(
+                "%s: portable=True adds up %d narrow sums of up to %d terms one term after the "
+                "other, which is slow; where speed counts, export with portable=False and load the "
+                "op library",
+                model.name,
+                sum(self.lengths.values()),
+                max(known),
+            )
+
+
+def _check_portable(graph, model):
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+    own = sorted({node.op for node in nodes if node.op.startswith("Lowprec>")})
+    if own:
+        raise ValueError(
+            f"model {model.name!r} keeps {', '.join(own)}: a tf.function inside it was traced "
+            "before; export in a new process, with portable=True first"
+        )

@@ -3,6 +3,7 @@
 from tf_lowprec.analysis.measured import Measurement, measured_vrr
 from tf_lowprec.analysis.minimum import minimum_mantissa
 from tf_lowprec.analysis.noise import best_chunk, rounding_noise, truncation_vrr
+from tf_lowprec.analysis.observe import Observation, Observations, observe
 from tf_lowprec.analysis.plan import Plan, PlannedSum
 from tf_lowprec.analysis.planner import plan
 from tf_lowprec.analysis.promotion import (
@@ -18,6 +19,8 @@ from tf_lowprec.analysis.vrr import CUTOFF, variance_lost, vrr, vrr_chunked, vrr
 __all__ = [
     "CUTOFF",
     "Measurement",
+    "Observation",
+    "Observations",
     "Plan",
     "PlannedSum",
     "PromotedSum",
@@ -29,6 +32,7 @@ __all__ = [
     "best_chunk",
     "measured_vrr",
     "minimum_mantissa",
+    "observe",
     "plan",
     "plan_saved_model",
     "rounding_noise",

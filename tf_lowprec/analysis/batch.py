@@ -103,6 +103,11 @@ class Batch:
             sums.append(dataclasses.replace(s, vrr=vrr, noise=noise))
         return dataclasses.replace(plan, sums=tuple(sums))
 
+    def record(self, calls):
+        """{path: _Record} of the layers of `calls`, the model run again."""
+        self._records = None
+        return self._recorded(calls)
+
     def _recorded(self, calls):
         """{path: _Record} of the layers that are measured, of their first calls."""
         if self._records is not None:

@@ -4,13 +4,7 @@ import tensorflow as tf
 
 from tf_lowprec.distribute import _tf_private
 from tf_lowprec.distribute.all_reduce import AdaCompAllReduce
-
-
-def _write_scalar(name, value, step):
-    """tf.summary.scalar, which TensorFlow 2.21 has only where TensorBoard is installed."""
-    metadata = tf.compat.v1.SummaryMetadata(data_class=1)  # DATA_CLASS_SCALAR
-    metadata.plugin_data.plugin_name = "scalars"
-    tf.summary.write(name, tf.constant(value, tf.float32), step, metadata)
+from tf_lowprec.summary import write_scalar
 
 
 class CompressionLogger(tf.keras.callbacks.Callback):
@@ -62,13 +56,13 @@ class CompressionLogger(tf.keras.callbacks.Callback):
             return
         with self._writer.as_default():
             for name, value in scalars.items():
-                _write_scalar(f"compression/{name}", value, epoch)
+                write_scalar(f"compression/{name}", value, epoch)
             for gradient in epoch_statistics:
                 prefix = f"compression/{gradient.name}/"
-                _write_scalar(prefix + "ratio", gradient.ratio, epoch)
-                _write_scalar(prefix + "bytes", gradient.bytes_per_gradient, epoch)
+                write_scalar(prefix + "ratio", gradient.ratio, epoch)
+                write_scalar(prefix + "bytes", gradient.bytes_per_gradient, epoch)
                 if gradient.bin_size is not None:
-                    _write_scalar(prefix + "sent_per_bin", gradient.sent_per_bin, epoch)
+                    write_scalar(prefix + "sent_per_bin", gradient.sent_per_bin, epoch)
         self._writer.flush()
 
     def on_train_end(self, logs=None):

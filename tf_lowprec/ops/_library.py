@@ -1,5 +1,7 @@
 """Finds and loads the op library: the only place that knows the .so."""
 
+import contextlib
+import contextvars
 import pathlib
 
 import tensorflow as tf
@@ -44,5 +46,26 @@ def _load():
         ) from None
 
 
-ops = _load()
+class _Ops:
+    """The library's ops; within `stand_ins`, other functions of the same names and arguments."""
+
+    def __init__(self, library):
+        self._library = library
+        self._others = contextvars.ContextVar("stand_ins", default=None)
+
+    def __getattr__(self, name):
+        others = self._others.get()
+        return getattr(self._library if others is None else others, name)
+
+    @contextlib.contextmanager
+    def stand_ins(self, others):
+        """Within it, what is called or traced in this thread uses the functions of `others`."""
+        token = self._others.set(others)
+        try:
+            yield
+        finally:
+            self._others.reset(token)
+
+
+ops = _Ops(_load())
 HAS_GPU_KERNELS = _build_info.CUDA  # of every op; whether the build found nvcc
