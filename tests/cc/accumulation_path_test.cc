@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "cc/kernels/accumulation_steps.h"
 #include "gtest/gtest.h"
 #include "tests/cc/accumulate_inputs.h"
 #include "tests/cc/accumulate_oracle.h"
@@ -73,6 +74,34 @@ TEST(RoundingTwice, IsWrongJustBeyond) {
   EXPECT_FALSE(RoundsTwiceRight({10, 3, 5, 0}));
   EXPECT_FALSE(RoundsTwiceRight({9, 4, 3, 0}));
   EXPECT_FALSE(RoundsTwiceRight({8, 3, 4, 0}));
+}
+
+// Whether NearestMethod::kScaled rounds every t of M + 1 bits to m + 1.
+bool ScalesRight(int lanes_mantissa_bits, int m) {
+  const int drop = lanes_mantissa_bits - m;
+  for (uint64_t t = uint64_t{1} << lanes_mantissa_bits; t < uint64_t{2} << lanes_mantissa_bits;
+       ++t) {
+    Comparisons::Add(1);
+    const uint64_t y = t << drop;
+    if (y - RoundInteger(y - t, lanes_mantissa_bits + 1, 0) != RoundInteger(t, m + 1, 0)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+TEST(ScaledRounding, IsRightWhereAllowed) {
+  for (int lanes = 3; lanes <= 14; ++lanes) {
+    for (int m = 0; AllowsScaled(lanes, m); ++m) {
+      EXPECT_TRUE(ScalesRight(lanes, m)) << "M " << lanes << " m " << m;
+    }
+  }
+  for (int m = 0; AllowsScaled(23, m); ++m) EXPECT_TRUE(ScalesRight(23, m)) << "float32, m " << m;
+}
+
+TEST(ScaledRounding, IsWrongBeyond) {
+  EXPECT_FALSE(ScalesRight(11, 5));
+  EXPECT_FALSE(ScalesRight(23, 11));
 }
 
 // A path for operands of so many bits, whose values spread over 120 binades.
