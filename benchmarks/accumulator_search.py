@@ -3,7 +3,7 @@
     python benchmarks/accumulator_search.py [--budget 12] [--seeds 2]
 
 784-300-100-10, SGD with momentum 0.9 at 0.02, batch 128, one epoch; E5M2 operands, loss scaled by
-1000, sequential sums rounded to nearest (or what the options say), the last layer in (1,6,9). The search
+1000, sequential sums to nearest (or what the options say), the last layer in (1,6,9). The search
 judges by the accuracy on 10,000 of the training images; the table shows the test images, other
 seeds included. Finished parts are kept in results/accumulator_search/. Writes
 accumulator_search.json and .png.
