@@ -13,7 +13,7 @@ PYTHON_SOURCES := tf_lowprec tests benchmarks examples hardware setup.py
 CC_SOURCES = $(shell find cc tests/cc hardware/sim -name '*.cc' -o -name '*.h')
 
 .PHONY: demo test test-addons test-legacy-keras build lint format sanitize fuzz cc-test clean help \
-	hardware hardware-test
+	hardware hardware-test hardware-test-small
 
 demo: tf_lowprec/_ops.so ## train MNIST in fixed point: EPOCHS=3 RESULTS=results
 	@$(VENV)/python examples/demo.py --epochs $(EPOCHS) --results $(RESULTS)
@@ -66,13 +66,16 @@ format: tf_lowprec/_ops.so ## rewrite the sources as lint wants them
 	$(VENV)/ruff format $(PYTHON_SOURCES)
 	@$(VENV)/clang-format -i $(CC_SOURCES)
 
-hardware-test: tf_lowprec/_ops.so ## the RTL under Verilator, bit for bit against the ops
+hardware-test: hardware-test-small ## the RTL under Verilator, bit for bit against the ops
+	PYTHONPATH=. $(VENV)/python hardware/mnist_step.py
+
+hardware-test-small: tf_lowprec/_ops.so ## the same, small arrays only: a minute or two
 	@tools/hardware.sh
 	$(VENV)/python -m pytest hardware/tests $(PYTEST_ARGS)
 
-hardware: tf_lowprec/_ops.so ## hardware/*.json and *.png: utilization, resources, area, energy (hours)
-	@tools/hardware.sh
-	for script in utilization resources area energy mnist_step; do \
+hardware: hardware-test-small ## hardware/*.json, *.png: utilization, resources, area, energy (an hour)
+	@tools/hardware.sh synthesis
+	for script in utilization resources area energy costs mnist_step; do \
 		PYTHONPATH=. $(VENV)/python hardware/$$script.py || exit 1; done
 
 clean: ## remove what was built (not .venv, not results)

@@ -10,6 +10,7 @@ words. Writes hardware/utilization.json.
 import argparse
 import json
 import pathlib
+import time
 
 import numpy as np
 
@@ -44,7 +45,9 @@ def main():
     with Accelerator(p) as accelerator:
         for (m, k, n), pauses, why in CASES:
             a, b = rng.integers(*limits, (m, k)), rng.integers(*limits, (k, n))
+            start = time.perf_counter()
             result = accelerator.matmul(a, b, 20, seed=1, pauses=pauses)
+            speed = result.cycles / (time.perf_counter() - start)
             equal = np.array_equal(result.c, matmul_bits(a, b, 20, "stochastic", result, p.WL))
             used = m * n * k / (p.ROWS * p.COLS * result.cycles)
             rate = 2 * p.ROWS * p.COLS * CLOCK_MHZ / 1e3 * used
@@ -53,15 +56,17 @@ def main():
                     "m": m, "k": k, "n": n, "pauses": pauses, "case": why, "cycles": result.cycles,
                     "utilization": round(used, 4), "gops_at_166_mhz": round(rate, 1),
                     "beats_a": result.taken[0], "beats_b": result.taken[1], "bit_equal": equal,
+                    "simulated_cycles_per_second": round(speed),
                 }
             )  # fmt: skip
+            report = {"rows_cols": [p.ROWS, p.COLS], "a_panels": p.A_PANELS, "rows": rows}
+            options.json.write_text(json.dumps(report, indent=1) + "\n")
             print(
                 f"{m:>6}x{k}x{n:<6} {result.cycles:>9} {used:7.1%} {rate:6.1f} "
                 f"{result.taken[0]:>8} {result.taken[1]:>8}  {why}"
-                f"{'' if equal else '  DIFFERS'}"
+                f"{'' if equal else '  DIFFERS'}",
+                flush=True,
             )
-    report = {"rows_cols": [p.ROWS, p.COLS], "a_panels": p.A_PANELS, "rows": rows}
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
     if not all(row["bit_equal"] for row in rows):
         raise SystemExit("a product differs from lp.matmul")
 

