@@ -10,9 +10,10 @@ VENV := .venv/bin
 SOURCES := $(shell find cc build_deps third_party -type f -not -name '*.pyc') \
 	BUILD WORKSPACE .bazelrc
 PYTHON_SOURCES := tf_lowprec tests benchmarks examples setup.py
-CC_SOURCES = $(shell find cc tests/cc -name '*.cc' -o -name '*.h')
+CC_SOURCES = $(shell find cc tests/cc examples -name '*.cc' -o -name '*.h')
 
-.PHONY: demo test test-addons test-legacy-keras build lint format sanitize fuzz cc-test clean help
+.PHONY: demo test test-addons test-legacy-keras build lint format sanitize fuzz cc-test docs types \
+	serving clean help
 
 demo: tf_lowprec/_ops.so ## train MNIST in fixed point: EPOCHS=3 RESULTS=results
 	@$(VENV)/python examples/demo.py --epochs $(EPOCHS) --results $(RESULTS)
@@ -64,6 +65,20 @@ format: tf_lowprec/_ops.so ## rewrite the sources as lint wants them
 	$(VENV)/ruff check --fix $(PYTHON_SOURCES)
 	$(VENV)/ruff format $(PYTHON_SOURCES)
 	@$(VENV)/clang-format -i $(CC_SOURCES)
+
+.venv-docs/installed: requirements/docs.txt
+	python3 -m venv .venv-docs
+	.venv-docs/bin/pip install -q -r $<
+	@touch $@
+
+docs: .venv-docs/installed ## build the documentation's site into build/site
+	.venv-docs/bin/mkdocs build --strict
+
+types: .venv-docs/installed ## check the package's type hints
+	.venv-docs/bin/mypy
+
+serving: tf_lowprec/_ops.so ## build examples/serving/predict
+	@$(MAKE) -s -C examples/serving PYTHON=$(CURDIR)/$(VENV)/python
 
 clean: ## remove what was built (not .venv, not results)
 	rm -rf .venv-addons/installed build dist *.egg-info tf_lowprec/_ops.so tf_lowprec/_build_info.py
