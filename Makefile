@@ -10,10 +10,10 @@ VENV := .venv/bin
 SOURCES := $(shell find cc build_deps third_party -type f -not -name '*.pyc') \
 	BUILD WORKSPACE .bazelrc
 PYTHON_SOURCES := tf_lowprec tests benchmarks examples hardware setup.py
-CC_SOURCES = $(shell find cc tests/cc hardware/sim -name '*.cc' -o -name '*.h')
+CC_SOURCES = $(shell find cc tests/cc examples hardware/sim -name '*.cc' -o -name '*.h')
 
-.PHONY: demo test test-addons test-legacy-keras build lint format sanitize fuzz cc-test clean help \
-	hardware hardware-test hardware-test-small
+.PHONY: demo test test-addons test-legacy-keras build lint format sanitize fuzz cc-test docs types \
+	serving hardware hardware-test hardware-test-small clean help
 
 demo: tf_lowprec/_ops.so ## train MNIST in fixed point: EPOCHS=3 RESULTS=results
 	@$(VENV)/python examples/demo.py --epochs $(EPOCHS) --results $(RESULTS)
@@ -77,6 +77,20 @@ hardware: hardware-test-small ## hardware/*.json, *.png: utilization, resources,
 	@tools/hardware.sh synthesis
 	for script in utilization resources area energy costs mnist_step; do \
 		PYTHONPATH=. $(VENV)/python hardware/$$script.py || exit 1; done
+
+.venv-docs/installed: requirements/docs.txt
+	python3 -m venv .venv-docs
+	.venv-docs/bin/pip install -q -r $<
+	@touch $@
+
+docs: .venv-docs/installed ## build the documentation's site into build/site
+	.venv-docs/bin/mkdocs build --strict
+
+types: .venv-docs/installed ## check the package's type hints
+	.venv-docs/bin/mypy
+
+serving: tf_lowprec/_ops.so ## build examples/serving/predict
+	@$(MAKE) -s -C examples/serving PYTHON=$(CURDIR)/$(VENV)/python
 
 clean: ## remove what was built (not .venv, not results)
 	rm -rf .venv-addons/installed build dist *.egg-info tf_lowprec/_ops.so tf_lowprec/_build_info.py

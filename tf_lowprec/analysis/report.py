@@ -2,9 +2,6 @@
 
 import io
 
-from rich.console import Console
-from rich.table import Table
-
 from tf_lowprec.analysis.gemms import PASSES
 
 
@@ -37,6 +34,8 @@ def products(plan):
 
 def table(plan):
     """See Plan.table."""
+    from rich.table import Table  # not when tf_lowprec is imported
+
     measured = any(s.vrr is not None or s.nzr < 1 for s in plan.sums)
     caption = "bits used (asked for: normal/chunked)" if plan.chunk else "bits used (asked for)"
     for path, kind, reason in plan.unknown:
@@ -66,6 +65,8 @@ def table(plan):
 
 def text(plan, width=120):
     """The table as plain text."""
+    from rich.console import Console
+
     console = Console(file=io.StringIO(), width=width, force_terminal=False, color_system=None)
     console.print(table(plan))
     return console.file.getvalue()

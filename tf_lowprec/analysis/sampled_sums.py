@@ -1,4 +1,4 @@
-"""Sums of a layer drawn at random, term by term: what each addition of a narrow accumulator does."""
+"""Sums of a layer drawn at random: what each addition of a narrow accumulator does."""
 
 import numpy as np
 import tensorflow as tf
