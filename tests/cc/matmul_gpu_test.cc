@@ -1,20 +1,21 @@
-// The body of the CUDA kernel of MatMul, compiled for the host against gpu_shim.h, gives the bits
+// The CUDA kernel of MatMul, on a GPU or compiled for the host against gpu_shim.h, gives the bits
 // of the CPU's kernels.
-#include "cc/kernels/matmul_gpu.h"
-
 #include <cstring>
 #include <tuple>
 #include <vector>
 
 #include "cc/kernels/float_mode.h"
+#include "cc/kernels/matmul.h"
 #include "gtest/gtest.h"
 #include "tests/cc/accumulate_inputs.h"
+#include "tests/cc/gpu_memory.h"
+#include "tests/cc/gpu_outputs.h"
 #include "tests/cc/matmul_problem.h"
 
 namespace tf_lowprec {
 namespace {
 
-testing::Environment* const kComparisons = testing::AddGlobalTestEnvironment(new Comparisons);
+LOWPREC_GPU_TEST;
 
 // Values of 8 significant bits around 1, and with `any` now and then any float32.
 void Fill(Inputs& inputs, bool any, std::vector<uint32_t>* x) {
@@ -43,10 +44,11 @@ void ExpectTheCpusBits(const Problem& p) {
   const MatMul cpu = ChooseMatMul();
   Product run(cpu, p);
   run.All();
-  std::vector<float> c(p.m * p.n);
+  GpuArray<float> a(run.left().x, p.a.size()), b(run.right().x, p.b.size()), c(p.m * p.n);
+  GpuArray<int32_t> random_bits(p.random_bits);
   GpuMatMulTask task;
-  task.a = run.left().x;
-  task.b = run.right().x;
+  task.a = a.data();
+  task.b = b.data();
   task.c = c.data();
   task.m = p.m;
   task.n = p.n;
@@ -57,12 +59,9 @@ void ExpectTheCpusBits(const Problem& p) {
   memcpy(task.seed, p.seed, sizeof(task.seed));
   task.stream = p.stream;
   task.index = p.index;
-  task.random_bits = run.task().random_bits;
-  LaunchMatMulTiles(task, nullptr);
-  for (int64_t i = 0; i < p.m * p.n; ++i) {
-    ASSERT_EQ(ToBits<float>(c[i]), run.At(i / p.n, i % p.n)) << p << ", element " << i;
-  }
-  Comparisons::Add(p.m * p.n);
+  if (!p.random_bits.empty()) task.random_bits = random_bits.data();
+  LaunchMatMul(task, nullptr);
+  ExpectSameBits("MatMul", c.Fetch(), run.Values(), p);
 }
 
 AccumulatorSpec Accumulator(int e, int m, int rounding, int64_t chunk) {
@@ -126,11 +125,11 @@ TEST(MatMulGpu, RandomBits) {
 TEST(MatMulGpu, BatchesFollowEachOther) {
   const int64_t m = 5, n = 6, k = 7, batches = 3;
   const Problem p = MakeProblem(batches * m, n, k, Accumulator(6, 7, 2, 0));
-  const PackedOperand a(p.a, false, batches * m, k, false, 1), b(p.b, true, n, k, true, 1);
-  std::vector<float> all(batches * m * n), each(batches * m * n);
+  const PackedOperand left(p.a, false, batches * m, k, false, 1), right(p.b, true, n, k, true, 1);
+  GpuArray<float> a(left.x), b(right.x), all(batches * m * n), each(batches * m * n);
   GpuMatMulTask task;
-  task.a = a.x.data();
-  task.b = b.x.data();
+  task.a = a.data();
+  task.b = b.data();
   task.c = all.data();
   task.m = m;
   task.n = n;
@@ -138,15 +137,15 @@ TEST(MatMulGpu, BatchesFollowEachOther) {
   task.a_step = m * k;
   task.accumulator = p.accumulator;
   task.batches = batches;
-  LaunchMatMulTiles(task, nullptr);
+  LaunchMatMul(task, nullptr);
   task.batches = 1;
   for (int64_t i = 0; i < batches; ++i) {
-    task.a = a.x.data() + i * m * k;
+    task.a = a.data() + i * m * k;
     task.c = each.data() + i * m * n;
     task.index = i * m * n;
-    LaunchMatMulTiles(task, nullptr);
+    LaunchMatMul(task, nullptr);
   }
-  EXPECT_EQ(memcmp(all.data(), each.data(), all.size() * sizeof(float)), 0);
+  ExpectSameBits("MatMul", all.Fetch(), each.Fetch(), "in batches");
 }
 
 }  // namespace
