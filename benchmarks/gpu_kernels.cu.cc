@@ -84,6 +84,18 @@ class Floats {
   float* data_ = nullptr;
 };
 
+class Scratch {
+ public:
+  Scratch() { Check(cudaMalloc(&data_, sizeof(GpuGemmScratch)), "cudaMalloc"); }
+  ~Scratch() { cudaFree(data_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  GpuGemmScratch* data() const { return data_; }
+
+ private:
+  GpuGemmScratch* data_ = nullptr;
+};
+
 // cuBLAS, found at run time.
 class Blas {
  public:
@@ -239,6 +251,9 @@ void MeasureMatMul(Blas* blas, Table* table) {
       task.m = task.n = task.k = n;
       task.accumulator = Accumulator(setting);
       task.seed[0] = 1;
+      const Scratch scratch;
+      task.scratch = scratch.data();
+      task.a_spec = task.b_spec = {setting.operand_bits, -149};
       const double seconds = Seconds([&] { LaunchMatMul(task, nullptr); });
       const double macs = static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
       table->Add({"MatMul", shape, setting.name, "MAC/s", seconds, macs / seconds * 1e-9,
@@ -275,8 +290,11 @@ void MeasureConv2D(Blas* blas, Table* table) {
       task.a = a.data();
       task.b = b.data();
       task.c = c.data();
+      const Scratch scratch;
+      task.scratch = scratch.data();
       for (const Setting& setting : {kSettings[0], kSettings[2], kSettings[3]}) {
         task.accumulator = Accumulator(setting);
+        task.a_spec = task.b_spec = {setting.operand_bits, -149};
         const double seconds = Seconds([&] { LaunchConv2D(task, nullptr); });
         const double macs = static_cast<double>(p.Rows()) * static_cast<double>(p.Columns()) *
                             static_cast<double>(p.Length());

@@ -38,12 +38,12 @@ std::string GpuName() {
          std::to_string(properties.major * 10 + properties.minor);
 }
 
-void* GpuAllocate(size_t bytes) {
+void* AllocateOnGpu(size_t bytes) {
   void* memory = nullptr;
   Check(cudaMalloc(&memory, bytes > 0 ? bytes : 1), "cudaMalloc");
   return memory;
 }
-void GpuFree(void* memory) { Check(cudaFree(memory), "cudaFree"); }
+void FreeOnGpu(void* memory) { Check(cudaFree(memory), "cudaFree"); }
 void CopyToGpu(void* to, const void* from, size_t bytes) {
   Check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "copying to the GPU");
 }
@@ -56,8 +56,8 @@ void CopyFromGpu(void* to, const void* from, size_t bytes) {
 #else
 
 std::string GpuName() { return "the host, against gpu_shim.h"; }
-void* GpuAllocate(size_t bytes) { return malloc(bytes); }
-void GpuFree(void* memory) { free(memory); }
+void* AllocateOnGpu(size_t bytes) { return malloc(bytes); }
+void FreeOnGpu(void* memory) { free(memory); }
 void CopyToGpu(void* to, const void* from, size_t bytes) {
   if (bytes > 0) memcpy(to, from, bytes);
 }

@@ -15,8 +15,8 @@ namespace tf_lowprec {
 // with the exit status 77.
 std::string GpuName();
 
-void* GpuAllocate(size_t bytes);
-void GpuFree(void* memory);
+void* AllocateOnGpu(size_t bytes);
+void FreeOnGpu(void* memory);
 void CopyToGpu(void* to, const void* from, size_t bytes);
 // Waits for the kernels before it; if one of them failed, the program ends.
 void CopyFromGpu(void* to, const void* from, size_t bytes);
@@ -29,10 +29,10 @@ class GpuArray {
       : GpuArray(std::vector<T>(static_cast<size_t>(size), Unwritten())) {}
   explicit GpuArray(const std::vector<T>& values) : GpuArray(values.data(), values.size()) {}
   GpuArray(const T* values, size_t size)
-      : size_(size), data_(static_cast<T*>(GpuAllocate(size * sizeof(T)))) {
+      : size_(size), data_(static_cast<T*>(AllocateOnGpu(size * sizeof(T)))) {
     CopyToGpu(data_, values, size * sizeof(T));
   }
-  ~GpuArray() { GpuFree(data_); }
+  ~GpuArray() { FreeOnGpu(data_); }
   GpuArray(const GpuArray&) = delete;
   GpuArray& operator=(const GpuArray&) = delete;
 

@@ -221,13 +221,20 @@ void Multiplied(const Shape& s, int e, int m, const std::vector<int>& roundings,
   task.accumulator.chunk = chunk;
   task.seed[1] = 99;
   task.stream = 10;
+  task.a_spec = task.b_spec = {s.bits, -149};
+  GpuArray<GpuGemmScratch> scratch(1);
   for (const int rounding : roundings) {
     task.accumulator.rounding = rounding;
-    LaunchMatMul(task, nullptr);
     const std::string shape =
         std::to_string(s.m) + "x" + std::to_string(s.k) + "x" + std::to_string(s.n);
-    ExpectSameBits("MatMul", c.Fetch(), OnCpu(cpu, s, a, b, task),
-                   Text(shape.c_str(), rounding, chunk));
+    const std::vector<float> want = OnCpu(cpu, s, a, b, task);
+    task.scratch = nullptr;
+    LaunchMatMul(task, nullptr);
+    ExpectSameBits("MatMul", c.Fetch(), want, Text(shape.c_str(), rounding, chunk));
+    task.scratch = scratch.data();
+    LaunchMatMul(task, nullptr);
+    ExpectSameBits("MatMul, fast paths", c.Fetch(), want, Text(shape.c_str(), rounding, chunk));
+    EXPECT_TRUE(rounding == kUp || scratch.Fetch()[0].path != 0) << shape << " took the slow path";
   }
 }
 
@@ -319,6 +326,9 @@ void Convolved(const Layer& layer, int rounding, int64_t chunk) {
     task.accumulator = p.accumulator;
     memcpy(task.seed, p.seed, sizeof(task.seed));
     task.stream = p.stream;
+    task.a_spec = task.b_spec = p.spec;
+    GpuArray<GpuGemmScratch> scratch(1);
+    task.scratch = scratch.data();
     LaunchConv2D(task, nullptr);
     const char* const names[] = {"Conv2D", "Conv2D backward", "Conv2D gradient"};
     ExpectSameBits(names[static_cast<int>(pass)], c.Fetch(),
