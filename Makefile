@@ -10,10 +10,10 @@ VENV := .venv/bin
 SOURCES := $(shell find cc build_deps third_party -type f -not -name '*.pyc') \
 	BUILD WORKSPACE .bazelrc
 PYTHON_SOURCES := tf_lowprec tests benchmarks examples hardware setup.py
-CC_SOURCES = $(shell find cc tests/cc examples hardware/sim -name '*.cc' -o -name '*.h')
+CC_SOURCES = $(shell find cc tests/cc benchmarks examples hardware/sim -name '*.cc' -o -name '*.h')
 
-.PHONY: demo test test-addons test-legacy-keras build lint format sanitize fuzz cc-test docs types \
-	serving hardware hardware-test hardware-test-small clean help
+.PHONY: demo test test-addons test-legacy-keras build lint format sanitize fuzz cc-test gpu-test docs \
+	types serving hardware hardware-test hardware-test-small clean help
 
 demo: tf_lowprec/_ops.so ## train MNIST in fixed point: EPOCHS=3 RESULTS=results
 	@$(VENV)/python examples/demo.py --epochs $(EPOCHS) --results $(RESULTS)
@@ -46,6 +46,9 @@ tf_lowprec/_ops.so: $(SOURCES) requirements/default.txt tools/setup.sh tools/bui
 
 cc-test: tf_lowprec/_ops.so ## run the C++ tests
 	@tools/cc_test.sh
+
+gpu-test: tf_lowprec/_ops.so ## run the CUDA kernels' tests and benchmark on a GPU
+	@tools/gpu_test.sh
 
 sanitize: tf_lowprec/_ops.so ## run the C++ tests under ASan and UBSan, the threaded ones under TSan
 	@tools/cc_test.sh --config=asan

@@ -60,9 +60,17 @@ LOWPREC_HD FloatFormat AccumulatorFormat(const AccumulatorSpec& spec) {
           spec.saturate, spec.subnormals};
 }
 
-inline ValueBounds Bounds(const PanelRange& range, const OperandSpec& spec) {
+LOWPREC_HD int TopBit(uint32_t x) {  // x is not 0
+#if defined(__CUDA_ARCH__)
+  return 31 - __clz(static_cast<int>(x));
+#else
+  return 31 - __builtin_clz(x);
+#endif
+}
+
+LOWPREC_HD_INLINE ValueBounds Bounds(const PanelRange& range, const OperandSpec& spec) {
   const auto exponent_of = [](uint32_t bits) {  // of the leading bit
-    return bits >> 23 == 0 ? 31 - __builtin_clz(bits) - 149 : static_cast<int>(bits >> 23) - 127;
+    return bits >> 23 == 0 ? TopBit(bits) - 149 : static_cast<int>(bits >> 23) - 127;
   };
   ValueBounds b = {range.max_bits < 0x7F800000u, range.max_bits == 0, 0, 0};
   if (b.zero || !b.finite) return b;
@@ -75,7 +83,8 @@ inline ValueBounds Bounds(const PanelRange& range, const OperandSpec& spec) {
 // log2 of a bound on the partial sums of n terms of magnitude <= 2^term. Rounding being monotone,
 // equal terms 2^term are the worst: their sums are exact up to 2^(m+1) of them, where nearest
 // rounding and truncation stop. Stochastic rounding may then go up by one last place each time.
-inline int64_t SumExponent(int64_t term, int64_t n, int mantissa_bits, Rounding rounding) {
+LOWPREC_HD_INLINE int64_t SumExponent(int64_t term, int64_t n, int mantissa_bits,
+                                      Rounding rounding) {
   // With m = 0 a tie goes up: once more.
   const bool up = mantissa_bits == 0 && rounding == Rounding::kNearestEven;
   const int64_t stop = int64_t{up ? 4 : 2} << mantissa_bits;
@@ -87,9 +96,10 @@ inline int64_t SumExponent(int64_t term, int64_t n, int mantissa_bits, Rounding 
   return term + log2;
 }
 
-inline PathChoice ChoosePath(const AccumulatorSpec& spec, const OperandSpec& a_spec,
-                             const OperandSpec& b_spec, const PanelRange& a_range,
-                             const PanelRange& b_range, int64_t k, const PathSupport& support) {
+LOWPREC_HD_INLINE PathChoice ChoosePath(const AccumulatorSpec& spec, const OperandSpec& a_spec,
+                                        const OperandSpec& b_spec, const PanelRange& a_range,
+                                        const PanelRange& b_range, int64_t k,
+                                        const PathSupport& support) {
   const FloatFormat f = AccumulatorFormat(spec);
   const Rounding rounding = static_cast<Rounding>(spec.rounding);
   const int m = f.mantissa_bits;

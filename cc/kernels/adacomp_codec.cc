@@ -128,7 +128,7 @@ const char* CheckAdaCompPacket(const uint32_t* packet, int64_t num_words, int64_
   const char* problem = CheckPacketHeader(packet, num_words);
   if (problem != nullptr) return problem;
   const PacketHeader header = ParsePacketHeader(packet);
-  if (header.num_elements != num_elements) return "it is for another number of elements";
+  if (header.num_elements != num_elements) return kForAnotherNumber;
   if (header.skip) return nullptr;
   const BinLayout layout(header.num_elements, header.bin_size);
   const uint32_t* table = packet + header.num_words();
@@ -146,8 +146,8 @@ const char* CheckAdaCompPacket(const uint32_t* packet, int64_t num_words, int64_
       }
     }
   });
-  if (!sound) return "a segment's codes make no sense";
-  return sent != header.sent ? "it sends another number of elements than it claims" : nullptr;
+  if (!sound) return kSegmentUnsound;
+  return sent != header.sent ? kSendsAnotherNumber : nullptr;
 }
 
 void AddAdaCompPacket(const uint32_t* packet, bool first, float* y, const AdaCompRun& run) {

@@ -11,6 +11,11 @@
 #include "cc/numerics/adacomp_codes.h"
 #include "cc/numerics/adacomp_packet.h"
 
+LOWPREC_BEGIN_NAMESPACE
+struct GpuAdaComp;  // adacomp_gpu.h
+struct GpuPacket;
+LOWPREC_END_NAMESPACE
+
 namespace tf_lowprec {
 
 // work(begin, end) over [0, total), in any split; cost in CPU cycles per unit.
@@ -49,12 +54,60 @@ class AdaCompEncoder {
   int64_t num_words_ = 0;
 };
 
+// What CheckAdaCompPacket may say beyond CheckPacketHeader.
+constexpr const char* kForAnotherNumber = "it is for another number of elements";
+constexpr const char* kSegmentUnsound = "a segment's codes make no sense";
+constexpr const char* kSendsAnotherNumber = "it sends another number of elements than it claims";
+
 // What is wrong with a packet of `num_words` words for a tensor of `num_elements`, or nullptr.
 const char* CheckAdaCompPacket(const uint32_t* packet, int64_t num_words, int64_t num_elements,
                                const AdaCompRun& run);
 
 // y = (first ? 0 : y) + what a sound packet sends; NaN everywhere for a skip packet.
 void AddAdaCompPacket(const uint32_t* packet, bool first, float* y, const AdaCompRun& run);
+
+// Device memory of so many bytes, valid for as long as the encoder or decoder that asked for it and
+// the kernels that it launched; nullptr if there is none.
+using GpuAllocate = std::function<void*(int64_t bytes)>;
+
+// The same on a CUDA stream (a cudaStream_t) and device memory; in the library if it was built with
+// nvcc. Bits and packets are those of AdaCompEncoder. The host waits for the stream in Select.
+class AdaCompGpuEncoder {
+ public:
+  AdaCompGpuEncoder(const AdaCompTask& task, GpuAllocate allocate, void* stream);
+  ~AdaCompGpuEncoder();
+  // Returns the packet's length in words, or -1 if there is no memory or the GPU failed.
+  int64_t Select();
+  void Write(uint32_t* packet);
+
+ private:
+  template <typename T>
+  T* Allocate(int64_t count);
+
+  const GpuAllocate allocate_;
+  void* const stream_;
+  const std::unique_ptr<GpuAdaComp> work_;
+  PacketHeader header_;
+  int64_t num_words_ = 0;
+};
+
+// CheckAdaCompPacket and AddAdaCompPacket for a packet in device memory. The host waits for the
+// stream in Check.
+class AdaCompGpuDecoder {
+ public:
+  AdaCompGpuDecoder(const uint32_t* packet, int64_t num_words, GpuAllocate allocate, void* stream);
+  ~AdaCompGpuDecoder();
+  // What is wrong with it for a tensor of `num_elements`, or nullptr.
+  const char* Check(int64_t num_elements);
+  void Add(bool first, float* y);
+
+ private:
+  const GpuAllocate allocate_;
+  void* const stream_;
+  const int64_t num_words_;
+  const std::unique_ptr<GpuPacket> packet_;
+  uint32_t* list_ = nullptr;
+};
 
 }  // namespace tf_lowprec
 

@@ -21,12 +21,11 @@ struct PatchLane {
   int64_t tap, channel;  // of the lane, in kGradient
   const float* source;   // the group's first channel
 
-  LOWPREC_DEVICE PatchLane(const GpuConv2DTask& of, int64_t group, int64_t first_row)
-      : task(of), lanes_last(of.product.pass == ConvPass::kGradient) {
+  LOWPREC_DEVICE PatchLane(const GpuConv2DTask& of, bool last, int64_t group, int64_t row)
+      : task(of), lanes_last(last) {
     const ConvProduct& p = task.product;
     channels = p.SourceChannels() / p.shape.groups;
     source = task.a + group * channels;
-    const int64_t row = first_row + (lanes_last ? TileX() : TileY());
     inside = row < p.Rows();
     if (!inside) return;
     if (lanes_last) {
@@ -57,10 +56,9 @@ struct FilterLane {
   int64_t step;      // from one k to the next; in kBackward from one tap to the next
   int64_t channels;  // side by side under a tap, in kBackward
 
-  LOWPREC_DEVICE FilterLane(const GpuConv2DTask& task, int64_t group, int64_t first_column)
-      : lanes_last(task.product.pass != ConvPass::kBackward) {
+  LOWPREC_DEVICE FilterLane(const GpuConv2DTask& task, bool last, int64_t group, int64_t column)
+      : lanes_last(last) {
     const ConvShape& s = task.product.shape;
-    const int64_t column = first_column + (lanes_last ? TileX() : TileY());
     inside = column < task.product.Columns();
     channels = lanes_last ? 1 : s.GroupOut();
     step = s.out_channels * (lanes_last ? 1 : s.GroupIn());
@@ -76,16 +74,30 @@ struct Conv2DProduct {
   static constexpr bool kLeavesOut = true;
   GpuConv2DTask task;
 
-  LOWPREC_HD GpuTiles Tiles() const {
-    return {task.product.Rows(), task.product.Columns(), task.product.shape.groups};
+  LOWPREC_HD GpuTiles Tiles(int size) const {
+    return {task.product.Rows(), task.product.Columns(), task.product.shape.groups, size};
+  }
+  int64_t LeftSize() const {
+    const ConvShape& s = task.product.shape;
+    return task.product.pass == ConvPass::kBackward ? s.OutPixels() * s.out_channels
+                                                    : s.InPixels() * s.in_channels;
+  }
+  int64_t RightSize() const {
+    const ConvShape& s = task.product.shape;
+    return task.product.pass == ConvPass::kGradient ? s.OutPixels() * s.out_channels
+                                                    : s.Taps() * s.GroupIn() * s.out_channels;
   }
   LOWPREC_HD int64_t Length() const { return task.product.Length(); }
   LOWPREC_HD int64_t Element(int64_t group, int64_t row, int64_t column) const {
     return row * task.product.ResultStep() + group * task.product.Columns() + column;
   }
-  LOWPREC_DEVICE PatchLane Left(const GpuTile& tile) const { return {task, tile.batch, tile.row}; }
-  LOWPREC_DEVICE FilterLane Right(const GpuTile& tile) const {
-    return {task, tile.batch, tile.column};
+  LOWPREC_HD bool LeftLanesLast() const { return task.product.pass == ConvPass::kGradient; }
+  LOWPREC_HD bool RightLanesLast() const { return task.product.pass != ConvPass::kBackward; }
+  LOWPREC_DEVICE PatchLane Left(int64_t group, int64_t row) const {
+    return {task, LeftLanesLast(), group, row};
+  }
+  LOWPREC_DEVICE FilterLane Right(int64_t group, int64_t column) const {
+    return {task, RightLanesLast(), group, column};
   }
 };
 

@@ -5,7 +5,9 @@
 #ifndef TF_LOWPREC_CC_KERNELS_GPU_SHIM_H_
 #define TF_LOWPREC_CC_KERNELS_GPU_SHIM_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #if defined(__CUDACC__)
 
@@ -14,6 +16,7 @@
 #define LOWPREC_LAUNCH(kernel, blocks, threads, stream, ...) \
   kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
 #define LOWPREC_SHARED __shared__
+#define LOWPREC_UNROLL _Pragma("unroll")
 #define LOWPREC_DEVICE __device__ __forceinline__
 
 #else
@@ -21,10 +24,13 @@
 #include <ucontext.h>
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 #define __global__
+#define __launch_bounds__(threads)
 #define LOWPREC_SHARED static thread_local
+#define LOWPREC_UNROLL
 #define LOWPREC_DEVICE inline
 
 namespace tf_lowprec {
@@ -36,61 +42,112 @@ struct ShimIndex {
 // What CUDA's built-in variables of the same names hold; one grid at a time per host thread.
 inline thread_local ShimIndex blockIdx, threadIdx, blockDim, gridDim;
 
-// The threads of a block, as coroutines that take turns at __syncthreads.
+// The threads of a block, as coroutines that take turns at __syncthreads. They are kept from one
+// block and launch to the next; a switch is a jump, since swapcontext would call the system.
 class ShimBlock {
  public:
-  ShimBlock(unsigned int threads, const std::function<void()>& body)
-      : body_(body), contexts_(threads), stacks_(threads * kStack), finished_(threads) {}
-
-  // Every thread up to its next __syncthreads or its end, until all have ended.
-  void Run() {
-    current_ = this;
-    for (size_t i = 0; i < contexts_.size(); ++i) {
-      Prepare(&contexts_[i], stacks_.data() + i * kStack);
-      finished_[i] = false;
+  // body() in every thread, up to its next __syncthreads or its end, until all have ended.
+  static void Run(unsigned int threads, const std::function<void()>& body) {
+    ShimBlock& block = Get();
+    block.body_ = &body;
+    while (block.coroutines_.size() < threads) {
+      block.coroutines_.push_back(std::make_unique<Coroutine>());
+      block.Prepare(block.coroutines_.back().get());
     }
-    bool any = true;
-    while (any) {
-      any = false;
-      for (unsigned int i = 0; i < contexts_.size(); ++i) {
-        if (finished_[i]) continue;
-        threadIdx.x = i;
-        swapcontext(&scheduler_, &contexts_[i]);
-        any = any || !finished_[i];
+    for (unsigned int i = 0; i < threads; ++i) block.coroutines_[i]->finished = false;
+    for (unsigned int left = threads; left > 0;) {
+      for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) {
+        Coroutine* const coroutine = block.coroutines_[threadIdx.x].get();
+        if (coroutine->finished) continue;
+        block.Resume(coroutine);
+        left -= coroutine->finished;
       }
     }
-    current_ = nullptr;
   }
 
   static void Synchronize() {
-    swapcontext(&current_->contexts_[threadIdx.x], &current_->scheduler_);
+    ShimBlock& block = Get();
+    Switch(block.coroutines_[threadIdx.x]->place, block.scheduler_);
   }
 
  private:
-  static constexpr size_t kStack = 32 << 10;
+  using Place = void* [5];  // of __builtin_setjmp
 
-  void Prepare(ucontext_t* context, char* stack) {
-    getcontext(context);
-    context->uc_stack.ss_sp = stack;
-    context->uc_stack.ss_size = kStack;
-    context->uc_link = &scheduler_;
-    makecontext(context, &ShimBlock::Enter, 0);
+  struct Coroutine {
+    std::unique_ptr<char[]> stack = std::make_unique<char[]>(kStack);
+    ucontext_t context;
+    Place place;
+    bool started = false, finished = false;
+  };
+
+  static ShimBlock& Get() {
+    static thread_local ShimBlock block;
+    return block;
   }
 
+  static void Prepare(Coroutine* coroutine) {
+    getcontext(&coroutine->context);
+    coroutine->context.uc_stack.ss_sp = coroutine->stack.get();
+    coroutine->context.uc_stack.ss_size = kStack;
+    coroutine->context.uc_link = nullptr;
+    makecontext(&coroutine->context, &ShimBlock::Enter, 0);
+  }
+
+  // noipa: callers must not reckon with which registers these use. A function that calls
+  // __builtin_setjmp must not call __builtin_longjmp.
+  __attribute__((noipa)) static void Jump(Place to) { __builtin_longjmp(to, 1); }
+  __attribute__((noipa)) static void Switch(Place from, Place to) {
+    if (__builtin_setjmp(from) == 0) Jump(to);
+  }
+  __attribute__((noipa)) void Start(Coroutine* coroutine) {
+    if (__builtin_setjmp(scheduler_) == 0) setcontext(&coroutine->context);
+  }
+  void Resume(Coroutine* coroutine) {
+    if (coroutine->started) {
+      Switch(scheduler_, coroutine->place);
+    } else {
+      coroutine->started = true;
+      Start(coroutine);
+    }
+  }
+
+  // Of a coroutine: one body after the other.
   static void Enter() {
-    current_->body_();
-    current_->finished_[threadIdx.x] = true;
+    for (;;) {
+      (*Get().body_)();
+      Get().coroutines_[threadIdx.x]->finished = true;
+      Synchronize();
+    }
   }
 
-  static inline thread_local ShimBlock* current_ = nullptr;
-  const std::function<void()>& body_;
-  ucontext_t scheduler_;
-  std::vector<ucontext_t> contexts_;
-  std::vector<char> stacks_;
-  std::vector<bool> finished_;
+  static constexpr size_t kStack = 32 << 10;
+  const std::function<void()>* body_ = nullptr;
+  std::vector<std::unique_ptr<Coroutine>> coroutines_;
+  Place scheduler_;
 };
 
 inline void __syncthreads() { ShimBlock::Synchronize(); }
+
+inline uint32_t atomicAdd(uint32_t* to, uint32_t x) {
+  const uint32_t before = *to;
+  *to += x;
+  return before;
+}
+inline uint32_t atomicMax(uint32_t* to, uint32_t x) {
+  const uint32_t before = *to;
+  if (before < x) *to = x;
+  return before;
+}
+inline uint32_t atomicMin(uint32_t* to, uint32_t x) {
+  const uint32_t before = *to;
+  if (before > x) *to = x;
+  return before;
+}
+inline uint32_t atomicOr(uint32_t* to, uint32_t x) {
+  const uint32_t before = *to;
+  *to |= x;
+  return before;
+}
 
 // kernel(args...) for every block; in coroutines only where its threads synchronize.
 template <typename Kernel, typename... Args>
@@ -99,10 +156,9 @@ void ShimLaunch(bool synchronizes, Kernel kernel, unsigned int blocks, unsigned 
   gridDim.x = blocks;
   blockDim.x = threads;
   const std::function<void()> body = [&] { kernel(args...); };
-  ShimBlock block(synchronizes ? threads : 0, body);
   for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
     if (synchronizes) {
-      block.Run();
+      ShimBlock::Run(threads, body);
     } else {
       for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) kernel(args...);
     }
@@ -131,6 +187,32 @@ constexpr int kGpuThreads = 256;
 // Enough blocks to fill any GPU; blocks or threads stride over the rest.
 inline unsigned int GpuBlocks(int64_t count) {
   return static_cast<unsigned int>(count < 65535 ? count : 65535);
+}
+inline unsigned int GpuBlocksFor(int64_t threads) {
+  return GpuBlocks((threads + kGpuThreads - 1) / kGpuThreads);
+}
+
+// Copies in the order of a stream. Both return false if the GPU failed, here or before; fetching
+// waits.
+inline bool PutOnGpu(void* to, const void* from, size_t bytes, void* stream) {
+#if defined(__CUDACC__)
+  return cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice,
+                         static_cast<cudaStream_t>(stream)) == cudaSuccess;
+#else
+  if (bytes > 0) memcpy(to, from, bytes);
+  return true;
+#endif
+}
+inline bool FetchFromGpu(void* to, const void* from, size_t bytes, void* stream) {
+#if defined(__CUDACC__)
+  return cudaGetLastError() == cudaSuccess &&
+         cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost,
+                         static_cast<cudaStream_t>(stream)) == cudaSuccess &&
+         cudaStreamSynchronize(static_cast<cudaStream_t>(stream)) == cudaSuccess;
+#else
+  if (bytes > 0) memcpy(to, from, bytes);
+  return true;
+#endif
 }
 
 }  // namespace tf_lowprec

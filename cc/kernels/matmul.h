@@ -91,6 +91,13 @@ struct MatMul {
   static constexpr int64_t kPackRows = 16;  // rows of k in one unit
 };
 
+// What a CUDA kernel learns of its operands, for the next: in device memory.
+struct GpuGemmScratch {
+  PanelRange a, b;  // of the whole operands
+  int path;         // an AccumulationPath
+  int may_underflow;
+};
+
 // What the CUDA kernels of narrow accumulators take, in device memory. Operands are not packed.
 struct GpuGemmTask {
   const float* a = nullptr;
@@ -101,6 +108,8 @@ struct GpuGemmTask {
   uint64_t stream = 0;
   int64_t index = 0;                     // of c[0] in the whole output
   const int32_t* random_bits = nullptr;  // modulo 2^16
+  OperandSpec a_spec, b_spec;
+  GpuGemmScratch* scratch = nullptr;  // for this product alone; without it, it is computed slowly
 };
 
 // The same product as MatMul's on a CUDA stream (a cudaStream_t): c[batch] = op(a[batch])

@@ -12,21 +12,32 @@ struct MatMulProduct {
   static constexpr bool kLeavesOut = false;
   GpuMatMulTask task;
 
-  LOWPREC_HD GpuTiles Tiles() const { return {task.m, task.n, task.batches}; }
+  LOWPREC_HD GpuTiles Tiles(int size) const { return {task.m, task.n, task.batches, size}; }
+  int64_t LeftSize() const { return Elements(task.m * task.k, task.a_step); }
+  int64_t RightSize() const { return Elements(task.k * task.n, task.b_step); }
   LOWPREC_HD int64_t Length() const { return task.k; }
   LOWPREC_HD int64_t Element(int64_t batch, int64_t row, int64_t column) const {
     return (batch * task.m + row) * task.n + column;
   }
-  LOWPREC_DEVICE MatrixLane Left(const GpuTile& tile) const {
-    return {task.a + tile.batch * task.a_step, task.transpose_a, tile.row, task.m, task.k};
+  LOWPREC_HD bool LeftLanesLast() const { return task.transpose_a; }
+  LOWPREC_HD bool RightLanesLast() const { return !task.transpose_b; }
+  LOWPREC_DEVICE MatrixLane Left(int64_t batch, int64_t row) const {
+    return {task.a + batch * task.a_step, LeftLanesLast(), row, task.m, task.k};
   }
-  LOWPREC_DEVICE MatrixLane Right(const GpuTile& tile) const {
-    return {task.b + tile.batch * task.b_step, !task.transpose_b, tile.column, task.n, task.k};
+  LOWPREC_DEVICE MatrixLane Right(int64_t batch, int64_t column) const {
+    return {task.b + batch * task.b_step, RightLanesLast(), column, task.n, task.k};
+  }
+
+ private:
+  int64_t Elements(int64_t matrix, int64_t step) const {
+    return task.batches > 0 ? matrix + (task.batches - 1) * step : 0;
   }
 };
 
 inline void LaunchMatMulTiles(const GpuMatMulTask& task, void* stream) {
-  LaunchNarrowProduct(MatMulProduct{task}, stream);
+  MatMulProduct product;
+  product.task = task;
+  LaunchNarrowProduct(product, stream);
 }
 
 LOWPREC_END_NAMESPACE

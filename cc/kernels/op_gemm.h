@@ -147,6 +147,12 @@ absl::Status MultiplyOnGpu(::tensorflow::OpKernelContext* ctx, const GemmAttribu
   ::tensorflow::Tensor rounded_a, rounded_b;
   TF_RETURN_IF_ERROR(RoundOperandOnGpu(ctx, a, gemm.a, seed, &rounded_a));
   TF_RETURN_IF_ERROR(RoundOperandOnGpu(ctx, b, gemm.b, seed, &rounded_b));
+  ::tensorflow::Tensor scratch;
+  TF_RETURN_IF_ERROR(ctx->allocate_temp(
+      ::tensorflow::DT_UINT8, ::tensorflow::TensorShape({sizeof(GpuGemmScratch)}), &scratch));
+  task.scratch = reinterpret_cast<GpuGemmScratch*>(scratch.flat<uint8_t>().data());
+  task.a_spec = gemm.a.spec;
+  task.b_spec = gemm.b.spec;
   task.a = rounded_a.flat<float>().data();
   task.b = rounded_b.flat<float>().data();
   task.c = c;

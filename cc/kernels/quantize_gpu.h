@@ -9,10 +9,6 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
-inline unsigned int BlocksFor(int64_t threads) {
-  return GpuBlocks((threads + kGpuThreads - 1) / kGpuThreads);
-}
-
 template <Rounding kRounding, typename T>
 struct FixedFunctor {
   FixedRounder<T> rounder;
@@ -54,8 +50,8 @@ __global__ void QuantizeKernel(const T* x, float* y, int64_t n, Round round, Phi
 template <Rounding kRounding, typename T, typename Round>
 void LaunchRound(const QuantizeTask& task, const T* x, int64_t n, Round round, void* stream) {
   const PhiloxKey key = {task.seed[0], task.seed[1]};
-  LOWPREC_LAUNCH((QuantizeKernel<kRounding, T, Round>), BlocksFor((n + 3) / 4), kGpuThreads, stream,
-                 x, task.y, n, round, key, task.stream, task.random_bits);
+  LOWPREC_LAUNCH((QuantizeKernel<kRounding, T, Round>), GpuBlocksFor((n + 3) / 4), kGpuThreads,
+                 stream, x, task.y, n, round, key, task.stream, task.random_bits);
 }
 
 template <Rounding kRounding, typename T>
@@ -102,8 +98,8 @@ __global__ void QuantizeGradKernel(const float* dy, const T* x, T* dx, int64_t n
 template <typename T>
 void LaunchQuantizeGradOf(const float* dy, const T* x, T* dx, int64_t n, T lowest, T highest,
                           void* stream) {
-  LOWPREC_LAUNCH((QuantizeGradKernel<T>), BlocksFor(n), kGpuThreads, stream, dy, x, dx, n, lowest,
-                 highest);
+  LOWPREC_LAUNCH((QuantizeGradKernel<T>), GpuBlocksFor(n), kGpuThreads, stream, dy, x, dx, n,
+                 lowest, highest);
 }
 
 LOWPREC_END_NAMESPACE

@@ -3,8 +3,9 @@
 #ifndef TF_LOWPREC_CC_KERNELS_WIDE_MATMUL_GPU_H_
 #define TF_LOWPREC_CC_KERNELS_WIDE_MATMUL_GPU_H_
 
-#include "cc/kernels/gemm_gpu.h"
+#include "cc/kernels/gemm_tiles_gpu.h"
 #include "cc/kernels/wide_matmul.h"
+#include "cc/numerics/format.h"
 
 LOWPREC_BEGIN_NAMESPACE
 
@@ -31,13 +32,14 @@ __global__ void WideMatMulKernel(WideMatMulTask task, GpuTiles tiles) {
                       static_cast<double>(PowerOfTwo(-task.b_fractional_bits));
   for (int64_t index = blockIdx.x; index < tiles.Count(); index += gridDim.x) {
     const GpuTile tile(tiles, index);
-    const MatrixLane a(task.a + tile.batch * task.m * task.k, task.transpose_a, tile.row, task.m,
-                       task.k);
-    const MatrixLane b(task.b + tile.batch * task.k * task.n, !task.transpose_b, tile.column,
-                       task.n, task.k);
+    const bool a_last = task.transpose_a, b_last = !task.transpose_b;
+    const MatrixLane a(task.a + tile.batch * task.m * task.k, a_last, tile.row + TileLane(a_last),
+                       task.m, task.k);
+    const MatrixLane b(task.b + tile.batch * task.k * task.n, b_last,
+                       tile.column + TileLane(b_last), task.n, task.k);
     int64_t sum = 0;
     bool nan = false;
-    ForEachTerm<int32_t>(WideLane(a, a_scale), WideLane(b, b_scale), task.k,
+    ForEachTerm<int32_t>(WideLane(a, a_scale), a_last, WideLane(b, b_scale), b_last, task.k,
                          [&](int32_t p, int32_t q) {
                            nan = nan || p == kWideNan || q == kWideNan;
                            sum += int64_t{p} * q;
@@ -51,7 +53,7 @@ __global__ void WideMatMulKernel(WideMatMulTask task, GpuTiles tiles) {
 }
 
 inline void LaunchWideMatMulTiles(const WideMatMulTask& task, int64_t batches, void* stream) {
-  const GpuTiles tiles = {task.m, task.n, batches};
+  const GpuTiles tiles = {task.m, task.n, batches, kGpuTile};
   LOWPREC_LAUNCH_SYNCHRONIZED(WideMatMulKernel, GpuBlocks(tiles.Count()), kGpuThreads, stream, task,
                               tiles);
 }

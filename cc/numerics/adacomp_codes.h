@@ -53,7 +53,7 @@ struct PlainCode {
   static constexpr Code kEmptyRun = kSign;
   static constexpr int64_t kLongestRun = (int64_t{1} << (8 * sizeof(Code))) + 1;
 
-  static Code Of(uint32_t selected) {
+  static LOWPREC_HD Code Of(uint32_t selected) {
     return static_cast<Code>((selected & kIndex) | (selected >> 14 << kIndexBits));
   }
 };
@@ -119,8 +119,8 @@ inline void WritePlain(const Selection& s, uint32_t* words, int64_t num_words) {
 
 // Moves `begin` to the last of the empty bins that `code` stands for; false if they are too many.
 template <typename Code>
-inline bool SkipEmptyBins(Code code, const char** in, const char* end, int64_t num_elements,
-                          int bin_size, int64_t* begin) {
+LOWPREC_HD_INLINE bool SkipEmptyBins(Code code, const char** in, const char* end,
+                                     int64_t num_elements, int bin_size, int64_t* begin) {
   int64_t bins = 1;
   if (code == PlainCode<Code>::kEmptyRun) {
     if (*in == end) return false;
@@ -136,8 +136,8 @@ inline bool SkipEmptyBins(Code code, const char** in, const char* end, int64_t n
 // elements, or -1 if some code makes no sense: then positions outside the segment may have been
 // visited. With kSound the codes are known to make sense.
 template <typename Code, bool kSound, typename Visit>
-inline int64_t WalkPlain(const uint32_t* words, int64_t num_words, int64_t num_elements,
-                         int bin_size, Visit visit) {
+LOWPREC_HD_INLINE int64_t WalkPlain(const uint32_t* words, int64_t num_words, int64_t num_elements,
+                                    int bin_size, Visit visit) {
   using P = PlainCode<Code>;
   const char* in = reinterpret_cast<const char*>(words);
   const char* const end = in + 4 * num_words;
@@ -182,8 +182,17 @@ struct RiceCost {
   int64_t bits;
 };
 
+// shifted[k]: the sum of gap >> k over `count` gaps.
+LOWPREC_HD RiceCost CheapestRice(const uint32_t* shifted, int64_t count) {
+  RiceCost best = {0, 0};
+  for (int k = 0; k <= kMaxRiceBits; ++k) {
+    const int64_t bits = shifted[k] + count * (k + 2);
+    if (k == 0 || bits < best.bits) best = {k, bits};
+  }
+  return best;
+}
+
 inline RiceCost CheapestRice(const Selection& s) {
-  int64_t bits[kMaxRiceBits + 1] = {};
   uint32_t partial[kMaxRiceBits + 1] = {};  // gaps add up to less than 2^17
   int64_t previous = -1, count = 0;
   ForEachSelected(s, [&](int64_t position, uint32_t) {
@@ -192,12 +201,7 @@ inline RiceCost CheapestRice(const Selection& s) {
     previous = position;
     ++count;
   });
-  RiceCost best = {0, 0};
-  for (int k = 0; k <= kMaxRiceBits; ++k) {
-    bits[k] = partial[k] + count * (k + 2);
-    if (k == 0 || bits[k] < best.bits) best = {k, bits[k]};
-  }
-  return best;
+  return CheapestRice(partial, count);
 }
 
 class BitWriter {
@@ -248,10 +252,18 @@ inline void WriteEntropy(const Selection& s, int rice_bits, uint32_t* words) {
   writer.Finish();
 }
 
+LOWPREC_HD int TrailingZeros(uint64_t x) {  // x is not 0
+#if defined(__CUDA_ARCH__)
+  return __ffsll(static_cast<long long>(x)) - 1;
+#else
+  return __builtin_ctzll(x);
+#endif
+}
+
 // As WalkPlain; visits positions in the segment only.
 template <typename Visit>
-inline int64_t WalkEntropy(const uint32_t* words, int64_t num_words, int rice_bits,
-                           int64_t num_elements, Visit visit) {
+LOWPREC_HD_INLINE int64_t WalkEntropy(const uint32_t* words, int64_t num_words, int rice_bits,
+                                      int64_t num_elements, Visit visit) {
   const uint32_t* const end = words + num_words;
   const uint64_t low = (uint64_t{1} << rice_bits) - 1;
   uint64_t window = 0;
@@ -269,7 +281,7 @@ inline int64_t WalkEntropy(const uint32_t* words, int64_t num_words, int rice_bi
       held = 0;
       if (words == end) return zeros < 32 ? sent : -1;  // what fills the last word
     }
-    const int run = __builtin_ctzll(window);
+    const int run = TrailingZeros(window);
     zeros += run;
     window >>= run;
     held -= run;
@@ -311,8 +323,8 @@ inline void WriteSegment(const Selection& s, bool entropy, uint32_t entry, uint3
 }
 
 template <bool kSound, typename Visit>
-inline int64_t WalkSegment(const PacketHeader& header, uint32_t entry, const uint32_t* words,
-                           int64_t num_elements, Visit visit) {
+LOWPREC_HD_INLINE int64_t WalkSegment(const PacketHeader& header, uint32_t entry,
+                                      const uint32_t* words, int64_t num_elements, Visit visit) {
   const int64_t num_words = SegmentWords(entry);
   const int bin_size = header.bin_size;
   if (header.entropy) {
@@ -325,8 +337,8 @@ inline int64_t WalkSegment(const PacketHeader& header, uint32_t entry, const uin
 }
 
 // The number of elements that a segment sends, or -1 if it is corrupt.
-inline int64_t CheckSegment(const PacketHeader& header, uint32_t entry, const uint32_t* words,
-                            int64_t num_elements) {
+LOWPREC_HD_INLINE int64_t CheckSegment(const PacketHeader& header, uint32_t entry,
+                                       const uint32_t* words, int64_t num_elements) {
   return WalkSegment<false>(header, entry, words, num_elements, [](int64_t, uint32_t) {});
 }
 

@@ -116,8 +116,9 @@ LOWPREC_HD PacketHeader ParsePacketHeader(const uint32_t* words) {
 }
 
 // What is wrong with the header, the checksum or the segment table of a packet of `num_words`
-// words, or nullptr.
-inline const char* CheckPacketHeader(const uint32_t* words, int64_t num_words) {
+// words, or nullptr. Reads header and table only: checksum() gives what the checksum should be.
+template <typename Checksum>
+inline const char* CheckPacketHeader(const uint32_t* words, int64_t num_words, Checksum checksum) {
   if (num_words < kPacketHeaderWords) return "it is shorter than a header (5 words)";
   if (words[0] >> 24 != kPacketMagic) return "it does not begin with the magic number 0xAC";
   if ((words[0] >> 20 & 0xF) != kPacketVersion) return "its version is not 1";
@@ -126,7 +127,7 @@ inline const char* CheckPacketHeader(const uint32_t* words, int64_t num_words) {
   if ((flags & kPacketWide) && num_words < kWideHeaderWords) {
     return "it is shorter than its header (7 words)";
   }
-  if (PacketChecksum(words, num_words) != words[1]) return "its checksum is wrong";
+  if (checksum() != words[1]) return "its checksum is wrong";
   const PacketHeader header = ParsePacketHeader(words);
   if (header.bin_size < 1 || header.bin_size > kMaxBinSize) {
     return "its bin size is not in 1..16384";
@@ -155,6 +156,15 @@ inline const char* CheckPacketHeader(const uint32_t* words, int64_t num_words) {
     end += SegmentWords(entry);
   }
   return end != num_words ? "its segments' lengths do not add up to its own" : nullptr;
+}
+
+inline const char* CheckPacketHeader(const uint32_t* words, int64_t num_words) {
+  return CheckPacketHeader(words, num_words, [=] { return PacketChecksum(words, num_words); });
+}
+
+// No packet for n elements has more words before its segments' codes.
+LOWPREC_HD int64_t MaxPacketPrefix(int64_t n) {
+  return kWideHeaderWords + n / (kSegmentElements - kMaxBinSize) + 1;
 }
 
 LOWPREC_END_NAMESPACE

@@ -1,30 +1,46 @@
-// The body of the CUDA kernel of Conv2D and its gradients, compiled for the host against
+// The CUDA kernel of Conv2D and its gradients, on a GPU or compiled for the host against
 // gpu_shim.h, gives the bits of the CPU's kernels.
-#include "cc/kernels/conv2d_gpu.h"
-
 #include <cmath>
 
 #include "tests/cc/conv2d_problem.h"
+#include "tests/cc/gpu_memory.h"
+#include "tests/cc/gpu_outputs.h"
 
 namespace tf_lowprec {
 namespace {
 
-testing::Environment* const kComparisons = testing::AddGlobalTestEnvironment(new Comparisons);
+LOWPREC_GPU_TEST;
 
-std::vector<float> OnGpu(const ConvProblem& p, const int32_t* random_bits = nullptr) {
+std::vector<float> OnGpu(const ConvProblem& p, const std::vector<int32_t>& random_bits = {},
+                         bool fast = false) {
   const ScopedDenormals denormals;
-  std::vector<float> c(p.Size(), 12345.0f);
+  GpuArray<float> a(p.a), b(p.b), c(p.Size());
+  GpuArray<int32_t> r(random_bits);
   GpuConv2DTask task;
   task.product = p.product;
-  task.a = p.a.data();
-  task.b = p.b.data();
+  task.a = a.data();
+  task.b = b.data();
   task.c = c.data();
   task.accumulator = p.accumulator;
   memcpy(task.seed, p.seed, sizeof(task.seed));
   task.stream = p.stream;
-  task.random_bits = random_bits;
-  LaunchConv2DTiles(task, nullptr);
-  return c;
+  if (!random_bits.empty()) task.random_bits = r.data();
+  GpuArray<GpuGemmScratch> scratch(1);
+  if (fast) task.scratch = scratch.data();
+  LaunchConv2D(task, nullptr);
+  return c.Fetch();
+}
+
+bool ExpectSame(const std::vector<float>& got, const std::vector<float>& want,
+                const ConvProblem& p) {
+  const char* const names[] = {"Conv2D", "Conv2D backward", "Conv2D gradient"};
+  return ExpectSameBits(names[static_cast<int>(p.product.pass)], got, want, p);
+}
+
+// With and without the fast paths.
+bool ExpectBoth(const ConvProblem& p) {
+  const std::vector<float> want = OnCpu(p);
+  return ExpectSame(OnGpu(p), want, p) && ExpectSame(OnGpu(p, {}, /*fast=*/true), want, p);
 }
 
 TEST(Conv2DGpu, HasTheBitsOfTheCpu) {
@@ -33,8 +49,7 @@ TEST(Conv2DGpu, HasTheBitsOfTheCpu) {
     for (const ConvPass pass : kPasses) {
       ConvProblem p = AnyProblem(inputs, pass);
       FillOperands(inputs, /*exponent=*/0, /*specials=*/inputs.OneIn(3), &p);
-      ExpectSameBits(OnGpu(p), OnCpu(p), p);
-      if (HasFailure()) return;
+      if (!ExpectBoth(p)) return;
     }
   }
 }
@@ -47,8 +62,7 @@ TEST(Conv2DGpu, LeavesTermsOutWhereSumsVanish) {
       ConvProblem p = AnyProblem(inputs, pass);
       p.accumulator.exponent_bits = 4;
       FillOperands(inputs, -(6 + p.accumulator.mantissa_bits) / 2, false, &p);
-      ExpectSameBits(OnGpu(p), OnCpu(p), p);
-      if (HasFailure()) return;
+      if (!ExpectBoth(p)) return;
     }
   }
 }
@@ -83,7 +97,7 @@ TEST(Conv2DGpu, RandomBitsStandForTheGenerators) {
           bits.push_back(static_cast<int32_t>(random.Next()));
         }
       }
-      ExpectSameBits(OnGpu(p, bits.data()), OnGpu(p), p);
+      ExpectSame(OnGpu(p, bits), OnGpu(p), p);
     }
   }
 }

@@ -154,6 +154,7 @@ class Product {
     for (size_t i = 0; i + 1 < c_.size(); ++i) bits.push_back(ToBits<float>(c_[i]));
     return bits;
   }
+  std::vector<float> Values() const { return {c_.begin(), c_.end() - 1}; }
   bool WroteBeyond() const { return c_.back() != 12345.0f; }
 
   // Of each tile, in the order of Multiply, as the kernel chooses it.
