@@ -227,7 +227,7 @@ TEST(MatMulGpu, ZzzEveryPathWasTaken) {
        {AccumulationPath::kExact, AccumulationPath::kNearest, AccumulationPath::kNearestDouble,
         AccumulationPath::kNearestOdd, AccumulationPath::kFma, AccumulationPath::kTruncate,
         AccumulationPath::kStochastic}) {
-    EXPECT_GT(paths_taken[static_cast<int>(path)], 5) << PathName(path);
+    EXPECT_GT(paths_taken[static_cast<int>(path)], 1) << PathName(path);
   }
 }
 
