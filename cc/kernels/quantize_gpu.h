@@ -25,10 +25,19 @@ struct FloatFunctor {
   }
 };
 
-// A thread takes four consecutive elements: those of one Philox block.
+// Four elements that are loaded or stored at once.
+template <typename T>
+struct alignas(16) Quad {
+  T x[4];
+};
+
+inline bool IsAligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+// A thread takes four consecutive elements: those of one Philox block. aligned: x and y are, to 16
+// bytes (a slice of a tensor need not be).
 template <Rounding kRounding, typename T, typename Round>
 __global__ void QuantizeKernel(const T* x, float* y, int64_t n, Round round, PhiloxKey key,
-                               uint64_t stream, const int32_t* random_bits) {
+                               uint64_t stream, const int32_t* random_bits, bool aligned) {
   const int64_t step = int64_t{blockDim.x} * gridDim.x;
   for (int64_t quad = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; 4 * quad < n; quad += step) {
     PhiloxWords random = {{0, 0, 0, 0}};
@@ -36,13 +45,19 @@ __global__ void QuantizeKernel(const T* x, float* y, int64_t n, Round round, Phi
       random = Philox(static_cast<uint32_t>(quad), static_cast<uint32_t>(quad >> 32),
                       static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32), key);
     }
-    for (int i = 0; i < 4; ++i) {
-      const int64_t element = 4 * quad + i;
-      if (element >= n) break;
-      const uint32_t r = random_bits != nullptr ? static_cast<uint32_t>(random_bits[element]) &
+    const auto rounded = [&](T value, int i) {
+      const uint32_t r = random_bits != nullptr ? static_cast<uint32_t>(random_bits[4 * quad + i]) &
                                                       ((1u << kRandomBits) - 1)
                                                 : random.w[i] >> (32 - kRandomBits);
-      y[element] = round(x[element], r);
+      return round(value, r);
+    };
+    if (aligned && 4 * quad + 4 <= n) {
+      const Quad<T> in = reinterpret_cast<const Quad<T>*>(x)[quad];
+      Quad<float> out;
+      for (int i = 0; i < 4; ++i) out.x[i] = rounded(in.x[i], i);
+      reinterpret_cast<Quad<float>*>(y)[quad] = out;
+    } else {
+      for (int i = 0; i < 4 && 4 * quad + i < n; ++i) y[4 * quad + i] = rounded(x[4 * quad + i], i);
     }
   }
 }
@@ -51,7 +66,8 @@ template <Rounding kRounding, typename T, typename Round>
 void LaunchRound(const QuantizeTask& task, const T* x, int64_t n, Round round, void* stream) {
   const PhiloxKey key = {task.seed[0], task.seed[1]};
   LOWPREC_LAUNCH((QuantizeKernel<kRounding, T, Round>), GpuBlocksFor((n + 3) / 4), kGpuThreads,
-                 stream, x, task.y, n, round, key, task.stream, task.random_bits);
+                 stream, x, task.y, n, round, key, task.stream, task.random_bits,
+                 IsAligned(x) && IsAligned(task.y));
 }
 
 template <Rounding kRounding, typename T>

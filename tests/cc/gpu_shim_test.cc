@@ -27,7 +27,7 @@ TEST(GpuShim, ManyElementsStrideOverTheGrid) {
   const FloatFunctor<Rounding::kNearestEven, false, float> round = {
       MakeFloatRounder<float>(format, Rounding::kNearestEven)};
   LOWPREC_LAUNCH((QuantizeKernel<Rounding::kNearestEven, float, decltype(round)>), 1u, 32u, nullptr,
-                 x.data(), got.data(), n, round, PhiloxKey{0, 0}, uint64_t{0}, nullptr);
+                 x.data(), got.data(), n, round, PhiloxKey{0, 0}, uint64_t{0}, nullptr, false);
   EXPECT_EQ(memcmp(got.data(), want.data(), n * sizeof(float)), 0);
 }
 

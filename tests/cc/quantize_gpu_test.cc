@@ -111,6 +111,30 @@ TEST(QuantizeGpu, FloatHasTheBitsOfTheCpu) { ExpectTheCpusBits<float>(10007, fal
 TEST(QuantizeGpu, DoubleHasTheBitsOfTheCpu) { ExpectTheCpusBits<double>(5003, false); }
 TEST(QuantizeGpu, RandomBitsHaveTheBitsOfTheCpu) { ExpectTheCpusBits<float>(1025, true); }
 
+// As slices of tensors may be.
+TEST(QuantizeGpu, AlignmentDoesNotMatter) {
+  const int64_t n = 1003;
+  const std::vector<float> x = Inputs<float>(n + 4);
+  QuantizeTask task = Formats()[0];
+  task.rounding = static_cast<int>(Rounding::kStochastic);
+  GpuArray<float> device_x(x);
+  for (int from = 0; from < 4; ++from) {
+    for (int to = 0; to < 4; ++to) {
+      std::vector<float> want(n);
+      task.x32 = x.data() + from;
+      task.y = want.data();
+      ChooseQuantize()(task, 0, n);
+      GpuArray<float> y(n + 4);
+      task.x32 = device_x.data() + from;
+      task.y = y.data() + to;
+      LaunchQuantize(task, n, nullptr);
+      const std::vector<float> all = y.Fetch();
+      ExpectSameBits("Quantize", std::vector<float>(all.begin() + to, all.begin() + to + n), want,
+                     task);
+    }
+  }
+}
+
 TEST(QuantizeGpu, EveryTailOfFourIsWritten) {
   for (int64_t n = 1; n < 10; ++n) ExpectTheCpusBits<float>(n, false);
 }
