@@ -2,6 +2,7 @@
 
 from tf_lowprec.distribute.all_reduce import AdaCompAllReduce
 from tf_lowprec.distribute.callback import CompressionLogger
+from tf_lowprec.distribute.multi_worker import MultiWorkerMirroredStrategy
 from tf_lowprec.distribute.settings import AdaComp
 from tf_lowprec.distribute.statistics import GradientStatistics, Statistics
 from tf_lowprec.distribute.virtual_learners import VirtualLearners
@@ -11,6 +12,7 @@ __all__ = [
     "AdaCompAllReduce",
     "CompressionLogger",
     "GradientStatistics",
+    "MultiWorkerMirroredStrategy",
     "Statistics",
     "VirtualLearners",
 ]

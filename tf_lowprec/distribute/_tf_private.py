@@ -4,9 +4,16 @@ tests/distribute/test_tf_private.py says which one is gone.
 """
 
 import functools
+import weakref
 
 import tensorflow as tf
-from tensorflow.python.distribute import distribute_utils, values
+from tensorflow.python.distribute import (
+    collective_all_reduce_strategy,
+    distribute_utils,
+    multi_worker_util,
+    values,
+)
+from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util, resource_variable_ops
 
@@ -107,3 +114,144 @@ def remove_gradient_hook():
 def names_of_variables(optimizer):
     """{variable_key: path} of the variables that a Keras 3 optimizer trains."""
     return {optimizer._var_key(v): v.path for v in optimizer._trainable_variables}
+
+
+# Several workers.
+
+
+class CollectiveExtended(collective_all_reduce_strategy.CollectiveAllReduceExtended):
+    """What a strategy of several workers does, with our reduction of gradients.
+
+    Against TensorFlow's own class: `wrap` makes the cross-device op out of TensorFlow's; a reduced
+    value may be a structure, as Keras 3 has it; the coordination service has time limits; and what
+    the replicas assign to variables that `averages` accepts is noted.
+
+    Args:
+        strategy: the tf.distribute.Strategy around it.
+        wrap: a function of TensorFlow's CollectiveAllReduce.
+        averages: a function of (name, dtype, shape, trainable, aggregation) of a new variable.
+        limits: milliseconds by name: heartbeat, register, shutdown.
+        cluster_resolver, communication_options: as TensorFlow's strategy takes them.
+    """
+
+    def __init__(
+        self, strategy, wrap, averages, limits, cluster_resolver, communication_options
+    ):
+        self._averages, self._limits = averages, limits
+        self._assigned = weakref.WeakKeyDictionary()
+        super().__init__(strategy, cluster_resolver, communication_options)
+        self._cross_device_ops = wrap(self._cross_device_ops)
+
+    def _initialize_multi_worker(self, cluster_resolver):
+        # TensorFlow configures the service only where nobody has; its own limits are an hour to
+        # register, and none to shut down.
+        if context.context().coordination_service is None:
+            _configure_coordination(cluster_resolver, self._limits)
+        super()._initialize_multi_worker(cluster_resolver)
+
+    def _reduce_to(self, reduce_op, value, destinations, options):
+        if not isinstance(value, (tuple, list, dict)):
+            return super()._reduce_to(reduce_op, value, destinations, options)
+        flat = tf.nest.flatten(value)
+        ends = flat if destinations is value else [destinations] * len(flat)
+        reduced = [self._reduce_one(reduce_op, *pair, options) for pair in zip(flat, ends)]
+        return tf.nest.pack_sequence_as(value, reduced)
+
+    def _reduce_one(self, reduce_op, value, destination, options):
+        return super()._reduce_to(reduce_op, value, destination, options)
+
+    def _create_variable(self, next_creator, **kwargs):
+        variable = super()._create_variable(next_creator, **kwargs)
+        description = (
+            variable.name,
+            variable.dtype,
+            variable.shape,
+            variable.trainable,
+            variable.aggregation,
+        )
+        if isinstance(variable, values.DistributedVariable) and self._averages(*description):
+            update = variable._update_replica
+
+            def noting(update_fn, value, **kwargs):
+                self._assigned.setdefault(_graph(), {})[id(variable)] = variable
+                return update(update_fn, value, **kwargs)
+
+            variable._update_replica = noting
+        return variable
+
+    def take_assigned(self):
+        """The noted variables that were assigned in this graph since the last call, in order."""
+        found, graph = {}, _graph()
+        while graph is not None:
+            found = {**self._assigned.pop(graph, {}), **found}
+            # From a branch of tf.cond to the function that it is in.
+            graph = graph.outer_graph if getattr(graph, "is_control_flow_graph", False) else None
+        return list(found.values())
+
+
+def _graph():
+    return ops.get_default_graph() if not tf.executing_eagerly() else _EAGER
+
+
+class _Eager:
+    """Stands for the graph where there is none."""
+
+
+_EAGER = _Eager()
+
+
+def _configure_coordination(cluster_resolver, limits):
+    spec = multi_worker_util.normalize_cluster_spec(cluster_resolver.cluster_spec())
+    if cluster_resolver.task_type not in ("chief", "worker"):
+        return
+    jobs = [
+        collective_all_reduce_strategy.coordination_config_pb2.CoordinatedJob(
+            name=job, num_tasks=spec.num_tasks(job)
+        )
+        for job in ("chief", "worker")
+        if job in spec.jobs
+    ]
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader=multi_worker_util.coordination_leader(spec),
+        cluster_register_timeout_in_ms=limits["register"],
+        heartbeat_timeout_in_ms=limits["heartbeat"],
+        shutdown_barrier_timeout_in_ms=limits["shutdown"],
+        coordinated_jobs=jobs,
+    )
+
+
+def is_initialized():
+    """Whether TensorFlow has made its devices, after which no server can be started."""
+    return context.context()._context_handle is not None
+
+
+def report_error(code, message):
+    """Tells all workers that this one failed; their next or current exchange raises it."""
+    context.context().report_error_to_cluster(code, message)
+
+
+def launchers(collective):
+    """Of a CollectiveAllReduce: (its launchers, one per local device; its devices; its lock)."""
+    return collective._launchers, collective._devices, collective._lock
+
+
+def group_size(collective):
+    return collective._group_size
+
+
+def all_gather(launcher, tensor, options):
+    """The tensors of all replicas, of equal shapes, one after the other along the first axis."""
+    return launcher._all_gather(tensor, options)
+
+
+def sum_over_replicas(collective, tensors, options):
+    """The sums over all replicas of tensors[local replica][i], in the same form.
+
+    Only inside a tf.function. The dense ones must have one dtype: they go as one all-reduce.
+    """
+    with collective._lock:
+        return [
+            collective._all_reduce(tf.distribute.ReduceOp.SUM, list(parts), replica, options)
+            for replica, parts in enumerate(tensors)
+        ]
