@@ -20,7 +20,9 @@ from tensorflow.python.ops import control_flow_util, resource_variable_ops
 from tf_lowprec._keras import KERAS_3
 
 _REDUCTION = "_all_reduce_sum_gradients"
+_serves = False  # whether this process has TensorFlow's server for collectives
 _original = None  # (class, its method) while the hook is installed
+_original_finite = None  # LossScaleOptimizer.check_finite, likewise
 
 
 def plain_zeros(shape, dtype, name, device):
@@ -28,6 +30,11 @@ def plain_zeros(shape, dtype, name, device):
     with tf.init_scope(), tf.device(device):
         zeros = tf.zeros(shape, dtype)
         return resource_variable_ops.ResourceVariable(zeros, trainable=False, name=name)
+
+
+def per_replica(tensors):
+    """One tensor per local replica, which may differ, as one value; one alone as it is."""
+    return distribute_utils.regroup(tuple(tensors))
 
 
 def mirrored(tensors):
@@ -105,10 +112,13 @@ def install_gradient_hook(reduces):
 
 def remove_gradient_hook():
     """Gives Keras its own method back."""
-    global _original
+    global _original, _original_finite
     if _original is not None:
         setattr(_original[0], _REDUCTION, _original[1])
         _original = None
+    if _original_finite is not None:
+        tf.keras.optimizers.LossScaleOptimizer.check_finite = _original_finite
+        _original_finite = None
 
 
 def names_of_variables(optimizer):
@@ -137,9 +147,13 @@ class CollectiveExtended(collective_all_reduce_strategy.CollectiveAllReduceExten
     def __init__(
         self, strategy, wrap, averages, limits, cluster_resolver, communication_options
     ):
+        global _serves
         self._averages, self._limits = averages, limits
         self._assigned = weakref.WeakKeyDictionary()
+        # One server per process: later strategies of the same cluster use it.
+        self._std_server_started = _serves
         super().__init__(strategy, cluster_resolver, communication_options)
+        _serves = _serves or self._std_server_started
         self._cross_device_ops = wrap(self._cross_device_ops)
 
     def _initialize_multi_worker(self, cluster_resolver):
@@ -221,14 +235,18 @@ def _configure_coordination(cluster_resolver, limits):
     )
 
 
-def is_initialized():
-    """Whether TensorFlow has made its devices, after which no server can be started."""
-    return context.context()._context_handle is not None
+def serves():
+    """Whether this process has started TensorFlow's server: workers have met then."""
+    return _serves
 
 
 def report_error(code, message):
     """Tells all workers that this one failed; their next or current exchange raises it."""
     context.context().report_error_to_cluster(code, message)
+
+
+def resolver_of(strategy):
+    return strategy.extended._cluster_resolver
 
 
 def launchers(collective):
@@ -255,3 +273,79 @@ def sum_over_replicas(collective, tensors, options):
             collective._all_reduce(tf.distribute.ReduceOp.SUM, list(parts), replica, options)
             for replica, parts in enumerate(tensors)
         ]
+
+
+# Backups, and Keras's side of several workers.
+
+
+def copies(variable):
+    """The tf.Variables of the local replicas behind a variable."""
+    variable = variable.value if KERAS_3 and hasattr(variable, "path") else variable
+    return list(variable.values) if isinstance(variable, values.DistributedVariable) else [variable]
+
+
+def build_optimizer(optimizer, variables):
+    """Makes an optimizer's variables, as its first step would."""
+    if hasattr(optimizer, "build"):
+        if not getattr(optimizer, "built", False):
+            optimizer.build(variables)
+    elif hasattr(optimizer, "_create_all_weights"):  # Keras 2's legacy optimizers
+        optimizer._create_all_weights(variables)
+
+
+def optimizer_variables(optimizer):
+    variables = optimizer.variables
+    return list(variables() if callable(variables) else variables)
+
+
+class _StartingAt:
+    """What Keras 2 asks a backup for."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def maybe_load_initial_counters_from_ckpt(self, steps_per_epoch, initial_epoch, mode):
+        return max(self.epoch, initial_epoch), 0
+
+
+def start_at(model, epoch):
+    """Makes the `fit` that is beginning start at this epoch; None gives up what was asked for."""
+    if KERAS_3:
+        model._initial_epoch = epoch
+    else:
+        model._training_state = None if epoch is None else _StartingAt(epoch)
+
+
+def is_prediction(function):
+    """Whether strategy.run is called with the step of Keras 3's Model.predict."""
+    return KERAS_3 and _PREDICTION in getattr(function, "__qualname__", "")
+
+
+_PREDICTION = "make_predict_function.<locals>."
+
+
+def install_finite_hook():
+    """Makes Keras 3's LossScaleOptimizer ask all workers whether their gradients are finite.
+
+    It asks the first local replica only. Under several workers one would skip a step that the
+    others take, and they would wait for it in the exchange.
+    """
+    global _original_finite
+    if not KERAS_3 or _original_finite is not None:
+        return
+    cls = tf.keras.optimizers.LossScaleOptimizer
+    original = cls.check_finite
+
+    @functools.wraps(original)
+    def check_finite_everywhere(self, grads):
+        finite = original(self, grads)
+        replica = tf.distribute.get_replica_context()
+        if replica is None or not isinstance(replica.strategy.extended, CollectiveExtended):
+            return finite
+        if replica.num_replicas_in_sync == 1:
+            return finite
+        bad = tf.cast(tf.logical_not(finite), tf.float32)
+        return tf.equal(replica.all_reduce(tf.distribute.ReduceOp.SUM, bad), 0.0)
+
+    cls.check_finite = check_finite_everywhere
+    _original_finite = original

@@ -1,0 +1,187 @@
+"""What one worker does in test_multi_worker.py: scenarios by name, one after the other.
+
+    TF_CONFIG=… python multi_worker_program.py FOLDER SCENARIO …
+
+Writes FOLDER/SCENARIO-INDEX.npz for each.
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+
+import tf_lowprec as lp
+
+INDEX = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+KERAS_3 = hasattr(tf.keras, "random")
+SCENARIOS = {}
+
+
+def scenario(function):
+    SCENARIOS[function.__name__] = function
+    return function
+
+
+def adacomp(**settings):
+    return lp.distribute.AdaComp(**{"bin_sizes": 50, **settings})
+
+
+def strategy_of(compression):
+    return lp.distribute.MultiWorkerMirroredStrategy(compression, start_timeout_seconds=120)
+
+
+def data(n=400):
+    x = np.random.default_rng(0).normal(size=(n, 8)).astype(np.float32)
+    return x, (x[:, 0] + x[:, 1] * x[:, 2] > 0).astype(np.int32)
+
+
+def model_under(strategy, optimizer=None, normalize=True, **compile_arguments):
+    tf.keras.utils.set_random_seed(1 + INDEX)  # the chief's weights go to all
+    L = tf.keras.layers
+    with strategy.scope():
+        layers = [tf.keras.Input((8,)), L.Dense(64)]
+        layers += [L.BatchNormalization()] if normalize else []
+        model = tf.keras.Sequential(
+            [*layers, L.ReLU(), L.Dropout(0.1), L.Dense(64, activation="relu"), L.Dense(2)]
+        )
+        model.compile(
+            optimizer or tf.keras.optimizers.SGD(0.05, momentum=0.9),
+            tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            **compile_arguments,
+        )
+    return model
+
+
+def fit(model, epochs, **arguments):
+    x, y = data()
+    return model.fit(x, y, batch_size=16, epochs=epochs, shuffle=False, verbose=0, **arguments)
+
+
+def weights(model):
+    return {f"weight_{i:02}": w for i, w in enumerate(model.get_weights())}
+
+
+def residues(strategy):
+    parts = [r.numpy() for state in strategy.all_reduce.states for r in state.residues]
+    return {f"residue_{i:02}": r for i, r in enumerate(parts)}
+
+
+def train(compression, epochs=8):
+    """200 steps, then evaluation and prediction on data that cannot be shared evenly."""
+    strategy = strategy_of(compression)
+    model = model_under(strategy)
+    losses = fit(model, epochs).history["loss"]
+    x, y = data(65)
+    before = weights(model)
+    return {
+        **before,
+        "losses": losses,
+        "evaluated": model.evaluate(x, y, batch_size=16, verbose=0),
+        "predicted": model.predict(x, batch_size=16, verbose=0),
+        "communication": json.dumps(strategy.communication()),
+        "is_stock": isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy),
+    }
+
+
+@scenario
+def dense():
+    return train(None)
+
+
+@scenario
+def compressed():
+    return train(adacomp())
+
+
+@scenario
+def several_steps_per_execution():
+    strategy = strategy_of(adacomp(encoding="entropy", warmup_steps=6))
+    model = model_under(strategy, steps_per_execution=4)
+    fit(model, 2)
+    steps = [s.steps for s in strategy.statistics()]
+    return {**weights(model), "steps": steps}
+
+
+@scenario
+def eager():
+    strategy = strategy_of(adacomp())
+    model = model_under(strategy, run_eagerly=True)
+    x, y = data(32)
+    model.fit(x, y, batch_size=16, epochs=1, verbose=0)
+    return {**weights(model), "predicted": model.predict(x, batch_size=16, verbose=0)}
+
+
+@scenario
+def custom_loop():
+    strategy = strategy_of(adacomp())
+    x, y = data(96)
+    with strategy.scope():
+        tf.keras.utils.set_random_seed(1)
+        model = tf.keras.Sequential(
+            [tf.keras.Input((8,)), tf.keras.layers.Dense(64), tf.keras.layers.Dense(2)]
+        )
+        optimizer = tf.keras.optimizers.SGD(0.05)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+
+    @tf.function
+    def step(batch):
+        def replica(x, y):
+            with tf.GradientTape() as tape:
+                loss = tf.keras.losses.sparse_categorical_crossentropy(
+                    y, model(x, training=True), from_logits=True
+                )
+                loss = tf.reduce_sum(loss) / 16
+            gradients = tape.gradient(loss, model.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+            return loss
+
+        return strategy.reduce("SUM", strategy.run(replica, batch), axis=None)
+
+    losses = [float(step(b)) for b in strategy.experimental_distribute_dataset(dataset)]
+    return {**weights(model), "losses": losses}
+
+
+@scenario
+def not_finite():
+    """One worker's gradient overflows: all skip, and halve the scale together."""
+    strategy = strategy_of(adacomp())
+    wrapper = tf.keras.optimizers if KERAS_3 else tf.keras.mixed_precision
+    optimizer = wrapper.LossScaleOptimizer(tf.keras.optimizers.SGD(0.05), initial_scale=2.0**15)
+    model = model_under(strategy, optimizer, normalize=False)
+    x, y = data(64)
+    x[8 * 2 + 8 + 1] = 1e38  # in the second batch, of the second of two workers
+    model.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
+    scale = optimizer.dynamic_scale if KERAS_3 else optimizer.loss_scale
+    return {**weights(model), "scale": np.array(scale)}
+
+
+@scenario
+def embedding():
+    strategy = strategy_of(adacomp(exclude="last"))
+    tf.keras.utils.set_random_seed(1)
+    with strategy.scope():
+        layers = [tf.keras.Input((4,), dtype="int32"), tf.keras.layers.Embedding(500, 16)]
+        layers += [tf.keras.layers.Flatten(), tf.keras.layers.Dense(64)]
+        model = tf.keras.Sequential([*layers, tf.keras.layers.Dense(400, name="last")])
+        model.compile(tf.keras.optimizers.Adam(0.01), "mse")
+    x = np.random.default_rng(0).integers(0, 500, (32, 4))
+    model.fit(x, np.ones((32, 400), np.float32), batch_size=8, epochs=2, verbose=0)
+    kinds = [s.bin_size or 0 for s in strategy.statistics()]
+    return {**weights(model), "bins": kinds}
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1])
+    for name in sys.argv[2:]:
+        np.savez(folder / f"{name}-{INDEX}.npz", **SCENARIOS[name]())
+
+
+if __name__ == "__main__":
+    main()
