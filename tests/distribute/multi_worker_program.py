@@ -8,6 +8,7 @@ Writes FOLDER/SCENARIO-INDEX.npz for each.
 import json
 import os
 import pathlib
+import signal as signals
 import sys
 
 os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
@@ -17,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_lowprec as lp
+from tf_lowprec.distribute.collectives import Collectives
 
 INDEX = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
 KERAS_3 = hasattr(tf.keras, "random")
@@ -175,6 +177,77 @@ def embedding():
     model.fit(x, np.ones((32, 400), np.float32), batch_size=8, epochs=2, verbose=0)
     kinds = [s.bin_size or 0 for s in strategy.statistics()]
     return {**weights(model), "bins": kinds}
+
+
+# What goes wrong.
+
+
+@scenario
+def corrupted():
+    """A bit of what the second worker receives is flipped in its sixth step."""
+    original, calls = Collectives.all_gather, []
+
+    def flip(words):
+        calls.append(0)
+        words = words.copy()
+        words[30] ^= int(INDEX == 1 and len(calls) == 6)
+        return words
+
+    def all_gather(self, tensors, options):
+        (gathered,) = original(self, tensors, options)
+        return [tf.ensure_shape(tf.numpy_function(flip, [gathered], tf.int32), gathered.shape)]
+
+    Collectives.all_gather = all_gather
+    strategy = strategy_of(adacomp())
+    fit(model_under(strategy), 2)
+    return {}
+
+
+@scenario
+def another_model():
+    """The second worker's model has a layer more."""
+    strategy = strategy_of(adacomp())
+    model = model_under(strategy, normalize=INDEX == 1)
+    fit(model, 1)
+    return {}
+
+
+@scenario
+def raises():
+    """The second worker's program has a bug."""
+    strategy = strategy_of(adacomp())
+
+    class Bug(tf.keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if INDEX == 1 and batch == 3:
+                raise ZeroDivisionError("a bug of the user's")
+
+    fit(model_under(strategy), 1, callbacks=[Bug()])
+    return {}
+
+
+@scenario
+def killed():
+    fit_until("kill")
+    return {}
+
+
+@scenario
+def stopped():
+    fit_until("stop")
+    return {}
+
+
+def fit_until(signal):
+    """The second worker gets a signal in its fourth step."""
+    strategy = strategy_of(adacomp())
+
+    class Signal(tf.keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if INDEX == 1 and batch == 3:
+                os.kill(os.getpid(), getattr(signals, "SIG" + signal.upper()))
+
+    fit(model_under(strategy), 1, callbacks=[Signal()])
 
 
 def main():

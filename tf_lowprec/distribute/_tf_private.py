@@ -4,6 +4,7 @@ tests/distribute/test_tf_private.py says which one is gone.
 """
 
 import functools
+import threading
 import weakref
 
 import tensorflow as tf
@@ -22,7 +23,8 @@ from tf_lowprec._keras import KERAS_3
 _REDUCTION = "_all_reduce_sum_gradients"
 _serves = False  # whether this process has TensorFlow's server for collectives
 _original = None  # (class, its method) while the hook is installed
-_original_finite = None  # LossScaleOptimizer.check_finite, likewise
+_BUILD = "_maybe_symbolic_build"
+_originals = []  # [(class, name, its method)] of the other hooks
 
 
 def plain_zeros(shape, dtype, name, device):
@@ -112,13 +114,13 @@ def install_gradient_hook(reduces):
 
 def remove_gradient_hook():
     """Gives Keras its own method back."""
-    global _original, _original_finite
+    global _original, _originals
     if _original is not None:
         setattr(_original[0], _REDUCTION, _original[1])
         _original = None
-    if _original_finite is not None:
-        tf.keras.optimizers.LossScaleOptimizer.check_finite = _original_finite
-        _original_finite = None
+    for cls, name, method in _originals:
+        setattr(cls, name, method)
+    _originals = []
 
 
 def names_of_variables(optimizer):
@@ -144,9 +146,7 @@ class CollectiveExtended(collective_all_reduce_strategy.CollectiveAllReduceExten
         cluster_resolver, communication_options: as TensorFlow's strategy takes them.
     """
 
-    def __init__(
-        self, strategy, wrap, averages, limits, cluster_resolver, communication_options
-    ):
+    def __init__(self, strategy, wrap, averages, limits, cluster_resolver, communication_options):
         global _serves
         self._averages, self._limits = averages, limits
         self._assigned = weakref.WeakKeyDictionary()
@@ -166,6 +166,11 @@ class CollectiveExtended(collective_all_reduce_strategy.CollectiveAllReduceExten
     def _reduce_to(self, reduce_op, value, destinations, options):
         if not isinstance(value, (tuple, list, dict)):
             return super()._reduce_to(reduce_op, value, destinations, options)
+        if _building.active:
+            # A batch, by whose shapes Keras 3 builds the model; they may differ between workers.
+            return tf.nest.map_structure(
+                lambda v: v.values[0] if isinstance(v, values.DistributedValues) else v, value
+            )
         flat = tf.nest.flatten(value)
         ends = flat if destinations is value else [destinations] * len(flat)
         reduced = [self._reduce_one(reduce_op, *pair, options) for pair in zip(flat, ends)]
@@ -249,30 +254,20 @@ def resolver_of(strategy):
     return strategy.extended._cluster_resolver
 
 
-def launchers(collective):
-    """Of a CollectiveAllReduce: (its launchers, one per local device; its devices; its lock)."""
-    return collective._launchers, collective._devices, collective._lock
+def devices_of(collective):
+    """The local devices of a CollectiveAllReduce."""
+    return collective._devices
 
 
 def group_size(collective):
+    """The number of replicas on all workers."""
     return collective._group_size
 
 
-def all_gather(launcher, tensor, options):
-    """The tensors of all replicas, of equal shapes, one after the other along the first axis."""
-    return launcher._all_gather(tensor, options)
-
-
-def sum_over_replicas(collective, tensors, options):
-    """The sums over all replicas of tensors[local replica][i], in the same form.
-
-    Only inside a tf.function. The dense ones must have one dtype: they go as one all-reduce.
-    """
-    with collective._lock:
-        return [
-            collective._all_reduce(tf.distribute.ReduceOp.SUM, list(parts), replica, options)
-            for replica, parts in enumerate(tensors)
-        ]
+def group_of(collective):
+    """The group's key; per local device, a function that returns its ordering token."""
+    launchers = collective._launchers
+    return launchers[0]._group_key, [launcher._get_ordering_token for launcher in launchers]
 
 
 # Backups, and Keras's side of several workers.
@@ -324,28 +319,59 @@ def is_prediction(function):
 _PREDICTION = "make_predict_function.<locals>."
 
 
-def install_finite_hook():
-    """Makes Keras 3's LossScaleOptimizer ask all workers whether their gradients are finite.
+class _Building(threading.local):
+    active = False
 
-    It asks the first local replica only. Under several workers one would skip a step that the
-    others take, and they would wait for it in the exchange.
+
+_building = _Building()
+
+
+def install_worker_hooks():
+    """Corrects Keras 3 where it takes one worker's part for the whole. Acts under our strategy.
+
+    LossScaleOptimizer asks the first local replica whether its gradients are finite: one worker
+    would skip a step that the others take, and they would wait for it in the exchange. And `fit`
+    reduces the first batch over all workers, only to look at its shapes.
     """
-    global _original_finite
-    if not KERAS_3 or _original_finite is not None:
+    global _originals
+    if not KERAS_3 or _originals:
         return
-    cls = tf.keras.optimizers.LossScaleOptimizer
-    original = cls.check_finite
+    scaling, trainer = tf.keras.optimizers.LossScaleOptimizer, _building_class()
+    finite, build = scaling.check_finite, getattr(trainer, _BUILD)
 
-    @functools.wraps(original)
+    @functools.wraps(finite)
     def check_finite_everywhere(self, grads):
-        finite = original(self, grads)
+        here = finite(self, grads)
         replica = tf.distribute.get_replica_context()
         if replica is None or not isinstance(replica.strategy.extended, CollectiveExtended):
-            return finite
+            return here
         if replica.num_replicas_in_sync == 1:
-            return finite
-        bad = tf.cast(tf.logical_not(finite), tf.float32)
-        return tf.equal(replica.all_reduce(tf.distribute.ReduceOp.SUM, bad), 0.0)
+            return here
+        return replica.merge_call(_all_true, args=(here,))
 
-    cls.check_finite = check_finite_everywhere
-    _original_finite = original
+    @functools.wraps(build)
+    def build_by_own_batch(self, *args, **kwargs):
+        _building.active = True
+        try:
+            return build(self, *args, **kwargs)
+        finally:
+            _building.active = False
+
+    scaling.check_finite = check_finite_everywhere
+    setattr(trainer, _BUILD, build_by_own_batch)
+    _originals = [(scaling, "check_finite", finite), (trainer, _BUILD, build)]
+
+
+def _all_true(strategy, flag):
+    flags = strategy.experimental_local_results(flag)
+    return mirrored(cross_device_ops_of(strategy).all_true(flags))
+
+
+def _building_class():
+    for cls in tf.keras.Model.__mro__:
+        if _BUILD in vars(cls):
+            return cls
+    raise RuntimeError(
+        f"Keras {tf.keras.__version__} has no Model.{_BUILD} any more: use the Keras that "
+        "tf_lowprec was made for (requirements/default.txt), or TF_USE_LEGACY_KERAS=1"
+    )

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from tf_lowprec.distribute import _tf_private
 from tf_lowprec.distribute.all_reduce import AdaCompAllReduce, count_dense, dense_bytes
+from tf_lowprec.distribute.collectives import Collectives
 from tf_lowprec.distribute.exchange import Exchange
 from tf_lowprec.distribute.settings import AdaComp
 from tf_lowprec.ops.adacomp import adacomp_decode, is_skip, sent_elements
@@ -19,18 +20,21 @@ class CollectiveAdaComp(AdaCompAllReduce):
     Args:
         compression: an AdaComp, or None: all gradients go dense.
         collective: TensorFlow's CollectiveAllReduce, which moves the bytes.
+        options: tf.distribute.experimental.CommunicationOptions.
         first_replica: the number of the first local replica among all.
         take_statistics: a function that returns the variables whose mean over the replicas is to
             be taken along with the gradients of this step.
     """
 
-    def __init__(self, compression, collective, first_replica, take_statistics):
+    def __init__(self, compression, collective, options, first_replica, take_statistics):
         self.compresses = compression is not None
         super().__init__(compression or AdaComp(exclude=""), collective)
         self._first_replica, self._take_statistics = first_replica, take_statistics
+        self._default_options = options
         self._exchanges, self._functions = {}, {}
-        self.replicas = _tf_private.group_size(collective)
-        self.local_replicas = len(_tf_private.launchers(collective)[0])
+        self._collectives = Collectives(collective)
+        self.replicas = self._collectives.replicas
+        self.local_replicas = self._collectives.local_replicas
         self._all_reduces = _tf_private.plain_zeros([3], tf.float64, "all_reduces", "CPU:0")
 
     @property
@@ -56,6 +60,12 @@ class CollectiveAdaComp(AdaCompAllReduce):
                 total[key] += counts[key]
             total["bytes"] += 4 * counts["words"]
         return total
+
+    def all_true(self, flags):
+        """Whether the bools of all replicas are true: one for each local replica, in a graph."""
+        options = self._default_options
+        false = [tf.cast(tf.logical_not(flag), tf.int32) for flag in flags]
+        return [tf.equal(total, 0) for total in self._collectives.sum(false, options)]
 
     # tf.distribute.CrossDeviceOps
 
@@ -166,10 +176,12 @@ class CollectiveAdaComp(AdaCompAllReduce):
         with tf.control_dependencies([start]):
             values = [[_identity(part) for part in parts] for parts in values]
         results = [None] * len(values)
-        for indices in groups.values():
-            summed = _tf_private.sum_over_replicas(
-                self._dense, [[values[i][r] for i in indices] for r in local], options
-            )
+        for kind, indices in groups.items():
+            if isinstance(kind, tuple):
+                results[indices[0]] = self._collectives.sum_slices(values[indices[0]], options)
+                continue
+            parts = [[values[i][r] for i in indices] for r in local]
+            summed = self._collectives.sum_together(parts, options)
             for i, tensors in zip(indices, zip(*summed)):
                 results[i] = list(tensors)
         with (
@@ -182,15 +194,20 @@ class CollectiveAdaComp(AdaCompAllReduce):
         return results
 
     def _sum_compressed(self, values, states, small, options):
-        """Sums of gradients as packets, and of small tensors that go along, bit-equal everywhere."""
+        """Sums of gradients as packets, and of small tensors that go along, with the same bits."""
         local = range(self.local_replicas)
         encoded = [
-            [self._encode(parts[i], state.residues[i], state) for parts, state in zip(values, states)]
+            [
+                self._encode(parts[i], state.residues[i], state)
+                for parts, state in zip(values, states)
+            ]
             for i in local
         ]
         packets = [[packet for packet, _ in of_replica] for of_replica in encoded]
         flat = [
-            tf.concat([tf.reshape(parts[i], [-1]) for parts in small], 0) if small else tf.zeros([0])
+            tf.concat([tf.reshape(parts[i], [-1]) for parts in small], 0)
+            if small
+            else tf.zeros([0])
             for i in local
         ]
         exchange = self._exchange_for(states, small)
@@ -244,7 +261,7 @@ class CollectiveAdaComp(AdaCompAllReduce):
             dense = sum(parts[0].shape.num_elements() for parts in small)
             words = sum(_expected_words(*variable) for variable in variables) + dense
             self._exchanges[key] = Exchange(
-                self._dense, description, len(states), dense, words + 6 + len(states)
+                self._collectives, description, len(states), dense, words + 6 + len(states)
             )
         return self._exchanges[key]
 

@@ -46,7 +46,7 @@ class Exchange(tf.Module):
     second all-gather takes the rest of all.
 
     Args:
-        collective: TensorFlow's CollectiveAllReduce.
+        collectives: Collectives.
         description: what has to be equal on all replicas, as text.
         packets: their number.
         dense_elements: the number of elements of the dense tensors together.
@@ -55,10 +55,10 @@ class Exchange(tf.Module):
 
     FIELDS = ("exchanges", "second", "words", "needed")
 
-    def __init__(self, collective, description, packets, dense_elements, words):
+    def __init__(self, collectives, description, packets, dense_elements, words):
         super().__init__(name="exchange")
-        self._launchers, self._devices, self._lock = _tf_private.launchers(collective)
-        self.replicas = _tf_private.group_size(collective)
+        self._collectives, self._devices = collectives, collectives.devices
+        self.replicas = collectives.replicas
         self._fingerprint = fingerprint(description)
         self._packets, self._dense = packets, dense_elements
         self._prefix = len(HEADER) + packets + dense_elements
@@ -114,13 +114,8 @@ class Exchange(tf.Module):
         capacity = tf.identity(self._capacity)
 
         def gather(parts):
-            with self._lock:
-                return [
-                    tf.reshape(
-                        _tf_private.all_gather(launcher, part, options), [self.replicas, -1]
-                    )
-                    for launcher, part in zip(self._launchers, parts)
-                ]
+            gathered = self._collectives.all_gather(parts, options)
+            return [tf.reshape(words, [self.replicas, -1]) for words in gathered]
 
         def padded(words, size):
             return tf.pad(words, [[0, size - tf.size(words)]])
@@ -158,7 +153,10 @@ class Exchange(tf.Module):
         cleared = prefix * tf.constant([int(i != 1) for i in range(self._prefix)])
         checks = [
             (MAGIC, "speaks another version of the exchange"),
-            (checksum(cleared), "sent what does not have its checksum: it was corrupted on the way"),
+            (
+                checksum(cleared),
+                "sent what does not have its checksum: it was corrupted on the way",
+            ),
             (
                 self._fingerprint,
                 "trains other variables, or with other settings of AdaComp: run the same program "

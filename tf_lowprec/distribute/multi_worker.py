@@ -52,7 +52,7 @@ class MultiWorkerMirroredStrategy(_Base):
         start_timeout_seconds: how long workers wait for each other at the start.
         heartbeat_timeout_seconds: after how long a worker that has stopped is given up.
         averaged: a regular expression: variables of such names that are not trainable, and that
-            replicas assign by themselves, are averaged over the replicas with each step's gradients.
+            replicas assign by themselves, are averaged over the replicas at each step.
 
     Raises:
         ValueError: a wrong argument; a cluster that cannot be; a worker that has another list of
@@ -103,15 +103,15 @@ class MultiWorkerMirroredStrategy(_Base):
             return aggregation == tf.VariableAggregation.NONE and bool(pattern.search(name))
 
         def wrap(collective):
-            first = self.worker_index * len(_tf_private.launchers(collective)[0])
-            return CollectiveAdaComp(compression, collective, first, self._take_statistics)
+            first = self.worker_index * len(_tf_private.devices_of(collective))
+            return CollectiveAdaComp(compression, collective, options, first, self._take_statistics)
 
         limits = {
             "heartbeat": int(1000 * heartbeat_timeout_seconds),
             "register": int(1000 * start_timeout_seconds),
             "shutdown": int(1000 * heartbeat_timeout_seconds),
         }
-        _tf_private.install_finite_hook()
+        _tf_private.install_worker_hooks()
         # Each strategy of a process has keys of its own: TensorFlow's begin at 1 in each.
         cls = MultiWorkerMirroredStrategy
         self._collective_key_base, cls._next_key_base = cls._next_key_base, cls._next_key_base + 100
