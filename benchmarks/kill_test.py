@@ -12,12 +12,12 @@ residues. All must be those of the run without interruption.
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import pathlib
 import random
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,6 +26,8 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 EPOCHS, STEPS, BATCH = 24, 40, 32
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["numpy", "tensorflow", "tf_lowprec"])
 WHERE = ("before", "during", "after", "any time")
 
 
@@ -111,6 +113,22 @@ def work(folder):
 # All of them.
 
 
+def run(folder, log, environment):
+    """A worker's process: imports are done already, as it is forked from a server that has them."""
+    os.environ.update(environment)
+    sys.stdout.flush()
+    with open(log, "w", buffering=1) as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)
+    try:
+        work(folder)
+    except Exception:
+        sys.excepthook(*sys.exc_info())  # which multiprocessing would not call
+        sys.stdout.flush()
+        os._exit(1)
+
+
 class Worker:
     """A process, and what it said."""
 
@@ -118,37 +136,35 @@ class Worker:
         cluster = {"worker": [f"localhost:{port}" for port in ports]}
         task = {"type": "worker", "index": index}
         environment = {
-            **os.environ,
             "TF_CONFIG": json.dumps({"cluster": cluster, "task": task}),
             "TF_NUM_INTRAOP_THREADS": "1",
             "TF_NUM_INTEROP_THREADS": "2",
         }
         if kill:
             environment["KILL"] = kill
-        self.lines, self.ended = [], None
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--work", str(folder)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.reader = threading.Thread(target=self._read, daemon=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log, self.ended = folder / "log", None
+        self.log.write_text("")
+        self.process = SERVER.Process(target=run, args=(folder, self.log, environment))
+        self.process.start()
+        self.reader = threading.Thread(target=self._wait, daemon=True)
         self.reader.start()
 
-    def _read(self):
-        for line in self.process.stdout:
-            self.lines.append((time.monotonic(), line.rstrip()))
-        self.process.wait()
+    def _wait(self):
+        self.process.join()
         self.ended = time.monotonic()
 
+    @property
+    def lines(self):
+        return self.log.read_text(errors="replace").splitlines()
+
     def hashes(self):
-        words = [line.split() for _, line in self.lines if line.startswith("hash ")]
+        words = [line.split() for line in self.lines if line.startswith("hash ")]
         return {int(epoch): (weights, residues) for _, epoch, weights, residues in words}
 
     def error(self):
         """The last line of its traceback that names an error."""
-        found = [line for _, line in self.lines if "Error" in line and not line.startswith(" ")]
+        found = [line for line in self.lines if "Error" in line and not line.startswith(" ")]
         return found[-1][:200] if found else ""
 
 
@@ -185,13 +201,10 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=120, help="seconds for survivors to end")
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
-    parser.add_argument("--work", type=pathlib.Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.work:
-        return work(arguments.work)
     draw, folder = random.Random(arguments.seed), pathlib.Path(tempfile.mkdtemp())
     undisturbed = start(arguments.workers, folder / "undisturbed", {})
-    if not wait(undisturbed, 1800) or any(w.process.returncode for w in undisturbed):
+    if not wait(undisturbed, 1800) or any(w.process.exitcode for w in undisturbed):
         raise SystemExit("the run without interruption failed:\n" + undisturbed[0].error())
     want = [worker.hashes() for worker in undisturbed]
     assert len(want[0]) == EPOCHS
@@ -206,7 +219,7 @@ def main():
         plan = {victim: f"{step} {where}"} if more and where != "any time" else {}
         workers = start(arguments.workers, folder / "killed", plan)
         if more and where == "any time":
-            while not any(line.startswith("epoch") for _, line in list(workers[victim].lines)):
+            while not any(line.startswith("epoch") for line in workers[victim].lines):
                 time.sleep(0.01)
             time.sleep(draw.uniform(0, 3))
             workers[victim].process.kill()
@@ -215,7 +228,7 @@ def main():
             for epoch, hashes in worker.hashes().items():
                 checked += 1
                 wrong += hashes != expected[epoch]
-        finished = all(worker.process.returncode == 0 for worker in workers)
+        finished = all(worker.process.exitcode == 0 for worker in workers)
         if more and not finished:
             survivors = [w for i, w in enumerate(workers) if i != victim]
             died = workers[victim].ended

@@ -8,6 +8,7 @@ Writes FOLDER/SCENARIO-INDEX.npz for each.
 import json
 import os
 import pathlib
+import shutil
 import signal as signals
 import sys
 
@@ -71,7 +72,7 @@ def weights(model):
 
 
 def residues(strategy):
-    parts = [r.numpy() for state in strategy.all_reduce.states for r in state.residues]
+    parts = [r.numpy() for state in strategy._all_reduce.states for r in state.residues]
     return {f"residue_{i:02}": r for i, r in enumerate(parts)}
 
 
@@ -179,6 +180,64 @@ def embedding():
     return {**weights(model), "bins": kinds}
 
 
+@scenario
+def reductions():
+    """Four reductions of a given gradient and of a small one, as the tests can compute them."""
+    strategy = strategy_of(adacomp(encoding="entropy"))
+    with strategy.scope():
+        variables = [tf.Variable(tf.zeros([10, 100])), tf.Variable(tf.zeros([7]))]
+    summed = []
+    for step in range(4):
+        rows = np.random.default_rng([step, INDEX]).normal(size=1007).astype(np.float32)
+        values = [rows[:1000].reshape(10, 100), rows[1000:]]
+        pairs = [
+            (strategy.experimental_distribute_values_from_function(lambda _, v=v: tf.constant(v)), w)
+            for v, w in zip(values, variables)
+        ]
+        results = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
+        parts = [strategy.experimental_local_results(r)[0].numpy().ravel() for r in results]
+        summed.append(np.concatenate(parts))
+    own = residues(strategy)["residue_00"]
+    means = strategy.reduce("MEAN", (tf.constant(1.0 + INDEX), tf.constant([INDEX])), axis=None)
+    return {"summed": summed, f"own_residue_{INDEX}": own, "mean": means[0], "means": means[1]}
+
+
+@scenario
+def backup():
+    """An uninterrupted run; then one that fails in its third epoch, and one that goes on."""
+    folder = pathlib.Path(sys.argv[1]) / "backup"
+
+    class Fail(tf.keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise InterruptedError
+
+    def run(*callbacks):
+        strategy = strategy_of(adacomp())
+        model = model_under(strategy, tf.keras.optimizers.Adam(0.01))
+        fit(model, 4, callbacks=list(callbacks))
+        return {**weights(model), **residues(strategy)}
+
+    straight = run()
+    make = lp.distribute.BackupAndRestore
+    try:
+        run(make(folder), Fail())
+    except InterruptedError:
+        pass
+    own = folder / f"worker-{INDEX}"
+    kept = sorted(p.name for p in own.iterdir())
+    if INDEX == 1:  # as if it had been killed before it saved its second epoch
+        shutil.rmtree(own / "epoch-2")
+    last = make(folder)
+    resumed = run(last)
+    same = all(np.array_equal(straight[k], resumed[k]) for k in straight)
+    return {"same": same, "kept": kept, "left": own.exists(), **weights_only(resumed)}
+
+
+def weights_only(values):
+    return {key: value for key, value in values.items() if key.startswith("weight")}
+
+
 # What goes wrong.
 
 
@@ -253,6 +312,7 @@ def fit_until(signal):
 def main():
     folder = pathlib.Path(sys.argv[1])
     for name in sys.argv[2:]:
+        print(name, flush=True)
         np.savez(folder / f"{name}-{INDEX}.npz", **SCENARIOS[name]())
 
 

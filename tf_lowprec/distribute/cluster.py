@@ -35,7 +35,7 @@ class Cluster:
 def check_tf_config():
     """Raises a ValueError if the environment's TF_CONFIG is no JSON with the parts it needs."""
     text = os.environ.get("TF_CONFIG")
-    if not text:
+    if text is None:
         return
     try:
         config = json.loads(text)

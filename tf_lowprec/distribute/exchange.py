@@ -155,7 +155,7 @@ class Exchange(tf.Module):
             (MAGIC, "speaks another version of the exchange"),
             (
                 checksum(cleared),
-                "sent what does not have its checksum: it was corrupted on the way",
+                "sent what has another checksum: it was corrupted on the way",
             ),
             (
                 self._fingerprint,

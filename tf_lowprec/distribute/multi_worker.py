@@ -190,7 +190,7 @@ def _facts(compression, averaged):
     return {
         "tf_lowprec": tf_lowprec.__version__,
         "TensorFlow": tf.__version__,
-        "Keras": tf.keras.__version__,
+        "Keras": getattr(tf.keras, "__version__", "2"),  # 2.15's goes with TensorFlow's
         "compression": None if compression is None else compression.get_config(),
         "averaged": averaged,
     }
@@ -203,8 +203,21 @@ def _tell_others_of_exceptions(cluster):
     def tell(kind, value, traceback):
         previous(kind, value, traceback)
         if issubclass(kind, Exception):
-            text = str(value).strip().splitlines()
-            message = f"{cluster.name} failed: {kind.__name__}: {text[0] if text else ''}"
+            message = f"{cluster.name} failed: {kind.__name__}: {essence(str(value))}"
             _tf_private.report_error(tf.errors.UNAVAILABLE, message)
 
     sys.excepthook = tell
+
+
+def essence(message):
+    """The line of an error's message that says what happened.
+
+    TensorFlow puts a traceback of the graph before it, and the names of nodes behind it.
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    nodes = [i for i, line in enumerate(lines) if line.startswith("[[{{node")]
+    lines = lines[: nodes[0]] if nodes and nodes[0] else lines
+    failed = [line for line in lines if line.startswith("assertion failed")]
+    if not lines:
+        return ""
+    return (failed or [lines[-1] if nodes else lines[0]])[0]
