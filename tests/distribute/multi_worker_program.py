@@ -5,6 +5,7 @@
 Writes FOLDER/SCENARIO-INDEX.npz for each.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -12,7 +13,8 @@ import shutil
 import signal as signals
 import sys
 
-os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
@@ -21,7 +23,7 @@ import tensorflow as tf
 import tf_lowprec as lp
 from tf_lowprec.distribute.collectives import Collectives
 
-INDEX = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+INDEX = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
 KERAS_3 = hasattr(tf.keras, "random")
 SCENARIOS = {}
 
@@ -191,7 +193,12 @@ def reductions():
         rows = np.random.default_rng([step, INDEX]).normal(size=1007).astype(np.float32)
         values = [rows[:1000].reshape(10, 100), rows[1000:]]
         pairs = [
-            (strategy.experimental_distribute_values_from_function(lambda _, v=v: tf.constant(v)), w)
+            (
+                strategy.experimental_distribute_values_from_function(
+                    lambda _, v=v: tf.constant(v)
+                ),
+                w,
+            )
             for v, w in zip(values, variables)
         ]
         results = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
@@ -220,10 +227,8 @@ def backup():
 
     straight = run()
     make = lp.distribute.BackupAndRestore
-    try:
+    with contextlib.suppress(InterruptedError):
         run(make(folder), Fail())
-    except InterruptedError:
-        pass
     own = folder / f"worker-{INDEX}"
     kept = sorted(p.name for p in own.iterdir())
     if INDEX == 1:  # as if it had been killed before it saved its second epoch

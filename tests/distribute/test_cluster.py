@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import tensorflow as tf
+from workers import free_addresses
 
 import tf_lowprec as lp
 from tf_lowprec.distribute.cluster import Cluster, check_tf_config, cluster_of
@@ -97,11 +98,7 @@ def test_wrong_argument(arguments, words):
 
 @pytest.fixture
 def addresses():
-    sockets = [socket.create_server(("", 0)) for _ in range(3)]
-    found = [f"localhost:{s.getsockname()[1]}" for s in sockets]
-    for s in sockets:
-        s.close()
-    return found
+    return free_addresses(3)
 
 
 def meet_all(clusters, facts, timeout=20.0):

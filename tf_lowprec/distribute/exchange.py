@@ -9,7 +9,7 @@ from tf_lowprec.distribute import _tf_private
 
 MAGIC = 0x1ADC0001  # the last byte is the version
 HEADER = ("magic", "checksum", "fingerprint", "step", "replica", "words")
-_SLACK = 16  # capacity grows by a sixteenth of what was needed, and to a multiple of 16 words
+_UNIT = 16  # words that capacities are multiples of
 
 
 def fingerprint(description):
@@ -42,7 +42,7 @@ class Exchange(tf.Module):
         packets      as docs/adacomp.md has them, with checksums of their own
 
     TensorFlow's all-gather wants equal sizes. All replicas pad to a capacity that they have
-    derived from the sizes of the last step, so that it is equal on all; where a blob is longer, a
+    derived from the sizes of the last steps, so that it is equal on all; where a blob is longer, a
     second all-gather takes the rest of all.
 
     Args:
@@ -66,7 +66,7 @@ class Exchange(tf.Module):
         with tf.init_scope():
             # Not checkpointed: they change what is padded, and no result.
             self._capacity = _tf_private.plain_zeros([], tf.int32, "capacity", "CPU:0")
-            self._capacity.assign(-(-words // _SLACK) * _SLACK)
+            self._capacity.assign(-(-words // _UNIT) * _UNIT)
             self._counts = _tf_private.plain_zeros([4], tf.int64, "exchange_counts", "CPU:0")
             self._seconds = _tf_private.plain_zeros([], tf.float64, "exchange_seconds", "CPU:0")
 
@@ -143,8 +143,9 @@ class Exchange(tf.Module):
             self._seconds.assign_add(tf.timestamp() - start)
             counts = [1, more, tf.maximum(capacity, longest), tf.size(blobs[0])]
             self._counts.assign_add(tf.stack([tf.cast(c, tf.int64) for c in counts]))
-            following = longest + longest // _SLACK
-            self._capacity.assign((following + _SLACK - 1) // _SLACK * _SLACK)
+            # An eighth more than now, and not much less than what was needed lately.
+            following = tf.maximum(longest + longest // 8, capacity - capacity // 16)
+            self._capacity.assign((following + _UNIT - 1) // _UNIT * _UNIT)
         return rows
 
     def _check(self, prefix, step):
