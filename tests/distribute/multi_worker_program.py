@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_lowprec as lp
+from tf_lowprec.distribute import exchange
 from tf_lowprec.distribute.collectives import Collectives
 
 INDEX = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
@@ -207,6 +208,14 @@ def reductions():
     own = residues(strategy)["residue_00"]
     means = strategy.reduce("MEAN", (tf.constant(1.0 + INDEX), tf.constant([INDEX])), axis=None)
     return {"summed": summed, f"own_residue_{INDEX}": own, "mean": means[0], "means": means[1]}
+
+
+@scenario
+def warning():
+    """Packets that have more bytes than a tenth of dense gradients are too many here."""
+    exchange.RING, exchange.WARN_AFTER = 0.1, 3
+    fit(model_under(strategy_of(adacomp(bin_sizes=2))), 1)
+    return {}
 
 
 @scenario

@@ -25,7 +25,7 @@ def run_all(count, folder, scenarios, limit=600):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     scenarios = ["reductions", "dense", "compressed", "several_steps_per_execution", "custom_loop"]
-    scenarios += ["not_finite", "embedding", "backup"]
+    scenarios += ["not_finite", "embedding", "backup", "warning"]
     return run_all(2, tmp_path_factory.mktemp("two"), scenarios)
 
 
@@ -115,6 +115,12 @@ def test_backup_goes_on_with_the_same_bits(two):
     assert result["same"]
     assert result["kept"].tolist() == ["epoch-1", "epoch-2"]
     assert not result["left"]
+
+
+def test_warns_where_compression_does_not_pay(two):
+    for i in range(2):
+        (line,) = [r for r in two.errors(i).splitlines() if r.startswith("tf_lowprec: ")]
+        assert "2 replicas all-gather" in line and "compression does not pay" in line
 
 
 # What goes wrong.

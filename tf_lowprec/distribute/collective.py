@@ -259,9 +259,10 @@ class CollectiveAdaComp(AdaCompAllReduce):
             variables = [(s.num_elements, s.bin_size) for s in states]
             description = repr((variables, shapes, self.compression.get_config()))
             dense = sum(parts[0].shape.num_elements() for parts in small)
-            words = sum(_expected_words(*variable) for variable in variables) + dense
+            elements = sum(state.num_elements for state in states) + dense
+            words = sum(_expected_words(*v) for v in variables) + dense + 6 + len(states)
             self._exchanges[key] = Exchange(
-                self._collectives, description, len(states), dense, words + 6 + len(states)
+                self._collectives, description, len(states), dense, elements, words
             )
         return self._exchanges[key]
 

@@ -1,5 +1,6 @@
 """One all-gather per step that holds all that the workers have to tell each other."""
 
+import sys
 import zlib
 
 import numpy as np
@@ -9,6 +10,7 @@ from tf_lowprec.distribute import _tf_private
 
 MAGIC = 0x1ADC0001  # the last byte is the version
 HEADER = ("magic", "checksum", "fingerprint", "step", "replica", "words")
+RING, WARN_AFTER = 2, 20
 _UNIT = 16  # words that capacities are multiples of
 
 
@@ -50,17 +52,18 @@ class Exchange(tf.Module):
         description: what has to be equal on all replicas, as text.
         packets: their number.
         dense_elements: the number of elements of the dense tensors together.
+        elements: of the gradients and the dense tensors together.
         words: that a blob will have, as a guess.
     """
 
     FIELDS = ("exchanges", "second", "words", "needed")
 
-    def __init__(self, collectives, description, packets, dense_elements, words):
+    def __init__(self, collectives, description, packets, dense_elements, elements, words):
         super().__init__(name="exchange")
         self._collectives, self._devices = collectives, collectives.devices
         self.replicas = collectives.replicas
         self._fingerprint = fingerprint(description)
-        self._packets, self._dense = packets, dense_elements
+        self._packets, self._dense, self._elements = packets, dense_elements, elements
         self._prefix = len(HEADER) + packets + dense_elements
         words = max(words, self._prefix)
         with tf.init_scope():
@@ -68,6 +71,7 @@ class Exchange(tf.Module):
             self._capacity = _tf_private.plain_zeros([], tf.int32, "capacity", "CPU:0")
             self._capacity.assign(-(-words // _UNIT) * _UNIT)
             self._counts = _tf_private.plain_zeros([4], tf.int64, "exchange_counts", "CPU:0")
+            self._warned = _tf_private.plain_zeros([], tf.bool, "warned", "CPU:0")
             self._seconds = _tf_private.plain_zeros([], tf.float64, "exchange_seconds", "CPU:0")
 
     def counts(self):
@@ -146,7 +150,29 @@ class Exchange(tf.Module):
             # An eighth more than now, and not much less than what was needed lately.
             following = tf.maximum(longest + longest // 8, capacity - capacity // 16)
             self._capacity.assign((following + _UNIT - 1) // _UNIT * _UNIT)
+            self._warn(tf.size(rows[0], tf.int64))
         return rows
+
+    def _warn(self, words):
+        """Says once, and not in the first steps, that dense gradients would be fewer bytes.
+
+        A ring all-reduce sends 2 (N - 1) / N of the gradients' bytes, an all-gather N - 1 blobs.
+        """
+        most = int(RING * self._elements)
+        late = tf.logical_and(words > most, self._counts[0] > WARN_AFTER)
+
+        def warn():
+            tf.print(
+                f"tf_lowprec: {self.replicas} replicas all-gather",
+                4 * words,
+                f"bytes of packets in each step, but dense gradients have {4 * self._elements} "
+                "bytes, of which a ring sends twice: compression does not pay here. Use larger "
+                "bin_sizes, or compression=None. See docs/multiworker.md",
+                output_stream=sys.stderr,
+            )
+            return self._warned.assign(True)
+
+        tf.cond(tf.logical_and(late, tf.logical_not(self._warned)), warn, lambda: self._warned)
 
     def _check(self, prefix, step):
         """An op that fails, and says why, unless all replicas' prefixes are as they should be."""

@@ -1,5 +1,6 @@
 """lp.distribute.MultiWorkerMirroredStrategy: training across machines, dense or compressed."""
 
+import contextlib
 import math
 import numbers
 import re
@@ -204,7 +205,8 @@ def _tell_others_of_exceptions(cluster):
         previous(kind, value, traceback)
         if issubclass(kind, Exception):
             message = f"{cluster.name} failed: {kind.__name__}: {essence(str(value))}"
-            _tf_private.report_error(tf.errors.UNAVAILABLE, message)
+            with contextlib.suppress(tf.errors.OpError):  # where all know already
+                _tf_private.report_error(tf.errors.UNAVAILABLE, message)
 
     sys.excepthook = tell
 
