@@ -85,11 +85,11 @@ def work(folder):
     backup = lp.distribute.BackupAndRestore(folder / "backup", delete_checkpoint=False)
 
     def examples():
-        for i in np.random.default_rng(backup.epoch).permutation(len(x)):
-            yield x[i], y[i]
+        for batch in np.random.default_rng(backup.epoch).permutation(len(x)).reshape(STEPS, BATCH):
+            yield x[batch], y[batch]
 
-    kinds = (tf.TensorSpec((20,), tf.float32), tf.TensorSpec((), tf.int32))
-    dataset = tf.data.Dataset.from_generator(examples, output_signature=kinds).batch(BATCH)
+    kinds = (tf.TensorSpec((BATCH, 20), tf.float32), tf.TensorSpec((BATCH,), tf.int32))
+    dataset = tf.data.Dataset.from_generator(examples, output_signature=kinds)
 
     class Hashes(tf.keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

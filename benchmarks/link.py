@@ -26,6 +26,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -65,7 +66,8 @@ def trainer(model_name, exchange):
     import tf_lowprec as lp
 
     compression = None if exchange == "dense" else lp.distribute.AdaComp(encoding=exchange)
-    strategy = lp.distribute.MultiWorkerMirroredStrategy(compression)
+    # Heartbeats wait behind the data of a slow exchange.
+    strategy = lp.distribute.MultiWorkerMirroredStrategy(compression, heartbeat_timeout_seconds=300)
     data = lp.datasets.cifar10 if model_name == "cnn" else lp.datasets.mnist
     (x, y), _ = data()
     x, y = x.astype(np.float32) / 255, y.astype(np.int32).ravel()
@@ -127,6 +129,7 @@ class Workers:
     def __init__(self, hosts, model):
         cluster = {"worker": [f"{hosts.address(i)}:2222" for i in range(hosts.count)]}
         self.hosts, self.processes = hosts, []
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, open as long as they run
         for i in range(hosts.count):
             config = {"cluster": cluster, "task": {"type": "worker", "index": i}}
             threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2"}
@@ -136,7 +139,7 @@ class Workers:
                     env={**os.environ, **threads, "TF_CONFIG": json.dumps(config)},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
+                    stderr=self.errors,
                     text=True,
                 )
             )
@@ -149,7 +152,8 @@ class Workers:
         for process in self.processes:
             line = process.stdout.readline()
             if not line:
-                raise SystemExit(f"a worker ended at {command!r}")
+                self.errors.seek(0)
+                raise SystemExit(f"a worker ended at {command!r}:\n{self.errors.read()[-3000:]}")
             answers.append(json.loads(line))
         return answers
 

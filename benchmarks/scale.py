@@ -12,7 +12,7 @@ All-gathered packets grow with the number of workers, a dense ring does not. The
 3. the cost model of tf_lowprec.distribute.cost with these sizes: bytes and seconds per step, and
    the number of workers from which on packets have more bytes than a dense ring.
 
---skip-measured takes 1. from the file of an earlier run.
+--skip-measured takes 1. from an earlier run; 2. always is, where there was one.
 """
 
 import argparse
@@ -59,6 +59,16 @@ def packet_bytes():
     return found, 4 * model.count_params()
 
 
+def packet_sizes(kept):
+    """packet_bytes, or what an earlier run found."""
+    if kept.exists():
+        sizes, dense_bytes = json.loads(kept.read_text())
+        return {int(learners): size for learners, size in sizes.items()}, dense_bytes
+    sizes, dense_bytes = packet_bytes()
+    kept.write_text(json.dumps([sizes, dense_bytes]) + "\n")
+    return sizes, dense_bytes
+
+
 def curve(sizes, dense_bytes):
     """Bytes per step for numbers of workers up to 1,000."""
     known = sorted(sizes)
@@ -84,7 +94,9 @@ def figure(measured, rows, crossing):
 
     drawn, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     names = {"dense": "dense ring", "gather": "packets, all-gathered"}
+    names["sharded"] = "packets, sharded (not built)"
     colors = {"dense": "tab:blue", "gather": "tab:orange", "plain": "tab:orange"}
+    colors["sharded"] = "tab:gray"
     workers = [row["workers"] for row in rows]
     for exchange in cost.EXCHANGES:
         line = [row[exchange] / 1e6 for row in rows]
@@ -134,7 +146,7 @@ def main():
             kept.write_text(json.dumps(measured, indent=1) + "\n")
     if arguments.only_measured:
         return
-    sizes, dense_bytes = packet_bytes()
+    sizes, dense_bytes = packet_sizes(arguments.results / "scale_packets.json")
     rows = curve(sizes, dense_bytes)
     crossing = next(r["workers"] for r in rows if r["gather"] > r["dense"])
     largest = cost.break_even_workers(dense_bytes, sizes[max(sizes)])

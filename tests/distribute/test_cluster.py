@@ -77,6 +77,21 @@ def test_chief_comes_first():
     assert cluster_of(resolver({**jobs, "evaluator": ["e:1"]}, "evaluator", 0)) is None
 
 
+def test_slurm(monkeypatch):
+    variables = {
+        "SLURM_PROCID": "1",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "node[1-2]",
+        "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    slurm = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        jobs={"worker": 2}, port_base=8888, gpus_per_node=0, auto_set_gpu=False
+    )
+    assert cluster_of(slurm) == Cluster(("node1:8888", "node2:8888"), 1)
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-EXCHANGES = ("dense", "gather")
+EXCHANGES = ("dense", "gather", "sharded")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +29,13 @@ def bytes_per_step(exchange, workers, dense_bytes, packet_bytes):
 
         dense    2 (N - 1) / N D     ring all-reduce: reduce-scatter, then all-gather
         gather   (N - 1) P           ring all-gather of packets
+        sharded  (N - 1) / N (P + D)  each worker adds up one shard: all-to-all of the packets'
+                                     shards, then an all-gather of the sums, which are dense
+
+    The strategy does the first two; the third is here to compare.
 
     Args:
-        exchange: "dense" or "gather".
+        exchange: "dense", "gather" or "sharded".
         workers: N.
         dense_bytes: D.
         packet_bytes: P, the largest worker's.
@@ -41,26 +45,28 @@ def bytes_per_step(exchange, workers, dense_bytes, packet_bytes):
         return 2 * others / workers * dense_bytes
     if exchange == "gather":
         return others * packet_bytes
+    if exchange == "sharded":
+        return others / workers * (packet_bytes + dense_bytes)
     raise ValueError(f"exchange = {exchange!r} must be one of {EXCHANGES}")
 
 
 def messages_per_step(exchange, workers):
     """Messages that follow one another: each waits for the one before it."""
-    return {"dense": 2, "gather": 1}[exchange] * (workers - 1)
+    return {"dense": 2, "gather": 1, "sharded": 2}[exchange] * (workers - 1)
 
 
-def seconds_per_step(exchange, workers, dense_bytes, packet_bytes, link, codec_seconds=0.0):
-    """The time of one exchange; `codec_seconds` is for encoding, and per worker for decoding.
+def seconds_per_step(exchange, workers, dense_bytes, packet_bytes, link, codec=(0.0, 0.0)):
+    """The time of one exchange, with the packets' encoding and decoding.
 
     Args:
-        codec_seconds: (seconds to encode, seconds to decode one worker's packets), or 0.
+        link: a Link.
+        codec: seconds to encode a gradient, and to decode one worker's packets.
     """
     size = bytes_per_step(exchange, workers, dense_bytes, packet_bytes)
     seconds = link.seconds(size, messages_per_step(exchange, workers))
-    if exchange == "gather" and codec_seconds:
-        encode, decode = codec_seconds
-        seconds += encode + workers * decode
-    return seconds
+    encode, decode = codec
+    decoded = {"dense": 0, "gather": workers, "sharded": 1}[exchange]  # N parts of 1 / N each
+    return seconds + (encode if decoded else 0.0) + decoded * decode
 
 
 def break_even_workers(dense_bytes, packet_bytes):

@@ -51,7 +51,8 @@ class MultiWorkerMirroredStrategy(_Base):
             then stands for `timeout_seconds`.
         timeout_seconds: how long one exchange may last, waiting for other workers included.
         start_timeout_seconds: how long workers wait for each other at the start.
-        heartbeat_timeout_seconds: after how long a worker that has stopped is given up.
+        heartbeat_timeout_seconds: after how long a worker that has stopped is given up. Heartbeats
+            wait behind data: one exchange must not last longer.
         averaged: a regular expression: variables of such names that are not trainable, and that
             replicas assign by themselves, are averaged over the replicas at each step.
 
@@ -70,7 +71,7 @@ class MultiWorkerMirroredStrategy(_Base):
         communication_options=None,
         timeout_seconds=600,
         start_timeout_seconds=300,
-        heartbeat_timeout_seconds=10,
+        heartbeat_timeout_seconds=30,
         averaged="moving_(mean|variance)",
     ):
         if compression is not None and not isinstance(compression, AdaComp):
