@@ -258,7 +258,7 @@ def main():
         return work(arguments.work, EXCHANGES)
     from _measure import write
     from _netns import Hosts
-    from rich import print as show
+    from rich.console import Console
 
     arguments.results.mkdir(parents=True, exist_ok=True)
     path, rows = arguments.results / "link.json", []
@@ -270,7 +270,7 @@ def main():
     with Hosts(arguments.workers) as hosts:
         for model in arguments.models:
             rows += measure_all(hosts, model, links, EXCHANGES)
-    show(table(rows))
+    Console(width=120).print(table(rows))
     write(arguments.results, "link", {"rows": rows}, figure(rows))
 
 

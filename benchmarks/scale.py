@@ -130,7 +130,7 @@ def main():
     arguments = parser.parse_args()
     from _measure import new_table, write
     from _netns import Hosts
-    from rich import print as show
+    from rich.console import Console
 
     arguments.results.mkdir(parents=True, exist_ok=True)
     kept = arguments.results / "scale_measured.json"
@@ -166,7 +166,7 @@ def main():
             *(f"{model[e]:,.0f}" for e in ("dense", "gather")),
             *(f"{1000 * own[e]['communication']:,.0f} ms" for e in ("dense", "plain")),
         )
-    show(made)
+    Console(width=120).print(made)
     values = {
         "dense bytes": dense_bytes,
         "packet bytes by learners": sizes,
