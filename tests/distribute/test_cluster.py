@@ -10,7 +10,7 @@ from workers import free_addresses
 
 import tf_lowprec as lp
 from tf_lowprec.distribute.cluster import Cluster, check_tf_config, cluster_of
-from tf_lowprec.distribute.rendezvous import meet
+from tf_lowprec.distribute.rendezvous import meet, watch
 
 TWO = {"worker": ["a:1", "b:2"]}
 
@@ -87,7 +87,7 @@ def test_slurm(monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     slurm = tf.distribute.cluster_resolver.SlurmClusterResolver(
-        jobs={"worker": 2}, port_base=8888, gpus_per_node=0, auto_set_gpu=False
+        jobs={"worker": 2}, port_base=8888, gpus_per_node=1, gpus_per_task=1, auto_set_gpu=False
     )
     assert cluster_of(slurm) == Cluster(("node1:8888", "node2:8888"), 1)
 
@@ -122,7 +122,8 @@ def meet_all(clusters, facts, timeout=20.0):
 
     def one(i):
         try:
-            meet(clusters[i], facts[i], timeout)
+            for connection in meet(clusters[i], facts[i], timeout).values():
+                connection.close()
         except (ValueError, RuntimeError) as error:
             errors[i] = f"{type(error).__name__}: {error}"
 
@@ -182,6 +183,39 @@ def test_worker_that_does_not_come(addresses):
 def test_first_worker_that_does_not_come(addresses):
     errors = meet_all(clusters_of(addresses)[1:], [{}] * 2, timeout=1.0)
     assert all(f"worker 0 ({addresses[0]}) did not answer" in error for error in errors)
+
+
+@pytest.mark.parametrize("dies", [0, 1, 2])
+def test_process_that_dies_is_missed(addresses, dies):
+    """By the first worker, or by all if it is the first; one that says goodbye is not."""
+    clusters, found, lost = clusters_of(addresses), {}, []
+    threads = [
+        threading.Thread(target=lambda i=i: found.update({i: meet(clusters[i], {}, 20)}))
+        for i in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    heard = threading.Semaphore(0)
+
+    def miss(i, name):
+        lost.append((i, name))
+        heard.release()
+
+    for i in {0, 1, 2} - {dies}:
+        watch(clusters[i], found[i], lambda name, i=i: miss(i, name))
+    if dies != 1:  # the other one ends as it should
+        list(found[1].values())[0].sendall(b"goodbye\n")
+    for connection in found[dies].values():
+        connection.close()
+    expected = [(1, 0), (2, 0)] if dies == 0 else [(0, dies)]
+    for _ in expected:
+        assert heard.acquire(timeout=20)
+    assert sorted(lost) == [(i, f"worker {j} ({addresses[j]})") for i, j in expected]
+    for connections in found.values():
+        for connection in connections.values():
+            connection.close()
 
 
 @pytest.mark.parametrize("taken", [0, 1])

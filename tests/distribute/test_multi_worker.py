@@ -15,7 +15,7 @@ from tf_lowprec.distribute.exchange import checksum
 from tf_lowprec.distribute.multi_worker import essence
 
 
-def run_all(count, folder, scenarios, limit=600):
+def run_all(count, folder, scenarios, limit=900):
     workers = Workers(count, folder, scenarios)
     codes = workers.wait(limit)
     assert codes == [0] * count, workers.errors(0)[-3000:] + workers.errors(1)[-3000:]
@@ -25,23 +25,22 @@ def run_all(count, folder, scenarios, limit=600):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     scenarios = ["reductions", "dense", "compressed", "several_steps_per_execution", "custom_loop"]
-    scenarios += ["not_finite", "embedding", "backup", "warning"]
+    scenarios += ["not_finite", "embedding", "backup"]
     return run_all(2, tmp_path_factory.mktemp("two"), scenarios)
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    scenarios = ["reductions", "dense", "compressed"]
-    return run_all(3, tmp_path_factory.mktemp("three"), scenarios)
+    return run_all(3, tmp_path_factory.mktemp("three"), ["dense", "compressed"])
 
 
-@pytest.fixture(params=["two", "three"])
+@pytest.fixture(params=["two", pytest.param("three", marks=needs_keras_3)])
 def workers(request):
     return request.getfixturevalue(request.param)
 
 
-def test_reductions_have_the_bits_of_the_twin(workers):
-    result, count = workers.result("reductions"), len(workers.processes)
+def test_reductions_have_the_bits_of_the_twin(two):
+    result, count = two.result("reductions"), 2
     twin = Twin(50, "entropy")
     twin.residues = np.zeros((count, 1000), np.float32)
     for step, summed in enumerate(result["summed"]):
@@ -126,11 +125,12 @@ def test_warns_where_compression_does_not_pay(two):
 # What goes wrong.
 
 
-def run_failing(folder, scenario, limit=240):
+def run_failing(folder, scenario, limit=400):
     workers = Workers(2, folder, [scenario])
     return workers, workers.wait(limit)
 
 
+@needs_keras_3
 def test_corrupted_packet_ends_all_workers(tmp_path):
     workers, codes = run_failing(tmp_path, "corrupted")
     assert codes == [1, 1]
@@ -140,10 +140,11 @@ def test_corrupted_packet_ends_all_workers(tmp_path):
     assert "another checksum" in workers.errors(0)
 
 
+@needs_keras_3
 def test_killed_worker_ends_the_others(tmp_path):
     workers, codes = run_failing(tmp_path, "killed")
     assert codes == [1, -9]
-    assert "/job:worker/replica:0/task:1" in workers.errors(0)
+    assert "worker 1 (" in workers.errors(0) and "died" in workers.errors(0)
 
 
 # What needs no other worker.

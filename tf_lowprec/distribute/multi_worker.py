@@ -14,7 +14,7 @@ from tf_lowprec.distribute import _tf_private
 from tf_lowprec.distribute.cluster import cluster_of, resolver_or_default
 from tf_lowprec.distribute.collective import CollectiveAdaComp
 from tf_lowprec.distribute.prediction import gather_predictions
-from tf_lowprec.distribute.rendezvous import meet
+from tf_lowprec.distribute.rendezvous import meet, watch
 from tf_lowprec.distribute.settings import AdaComp
 
 # Keras 3 takes a path that fails where a strategy is TensorFlow's MultiWorkerMirroredStrategy;
@@ -94,8 +94,10 @@ class MultiWorkerMirroredStrategy(_Base):
         )
         resolver = resolver_or_default(cluster_resolver)
         self.cluster = cluster_of(resolver)
+        connections = {}
         if self.num_workers > 1 and not _tf_private.serves():
-            meet(self.cluster, _facts(compression, averaged), start_timeout_seconds)
+            facts = _facts(compression, averaged)
+            connections = meet(self.cluster, facts, start_timeout_seconds)
 
         def averages(name, dtype, shape, trainable, aggregation):
             if trainable or not dtype.is_floating or shape.rank == 0:
@@ -111,18 +113,19 @@ class MultiWorkerMirroredStrategy(_Base):
         limits = {
             "heartbeat": int(1000 * heartbeat_timeout_seconds),
             "register": int(1000 * start_timeout_seconds),
-            "shutdown": int(1000 * heartbeat_timeout_seconds),
+            # At the end workers wait for each other: the first one serves the others.
+            "shutdown": int(1000 * timeout_seconds),
         }
         _tf_private.install_worker_hooks()
         # Each strategy of a process has keys of its own: TensorFlow's begin at 1 in each.
         cls = MultiWorkerMirroredStrategy
         self._collective_key_base, cls._next_key_base = cls._next_key_base, cls._next_key_base + 100
-        served = _tf_private.serves()
         tf.distribute.Strategy.__init__(
             self, _tf_private.CollectiveExtended(self, wrap, averages, limits, resolver, options)
         )
-        if self.num_workers > 1 and not served:
+        if connections:
             _tell_others_of_exceptions(self.cluster)
+            watch(self.cluster, connections, lambda name: _report(f"{name} died"))
 
     @property
     def cluster_resolver(self):
@@ -205,11 +208,14 @@ def _tell_others_of_exceptions(cluster):
     def tell(kind, value, traceback):
         previous(kind, value, traceback)
         if issubclass(kind, Exception):
-            message = f"{cluster.name} failed: {kind.__name__}: {essence(str(value))}"
-            with contextlib.suppress(tf.errors.OpError):  # where all know already
-                _tf_private.report_error(tf.errors.UNAVAILABLE, message)
+            _report(f"{cluster.name} failed: {kind.__name__}: {essence(str(value))}")
 
     sys.excepthook = tell
+
+
+def _report(message):
+    with contextlib.suppress(tf.errors.OpError):  # where all know already
+        _tf_private.report_error(tf.errors.UNAVAILABLE, message)
 
 
 def essence(message):

@@ -2,20 +2,27 @@
 
 TensorFlow waits without end, or dies with an error about something else, where workers' lists,
 versions or programs differ. Here the first worker listens on its own port for a moment, all others
-tell it what they have, and it answers all with the same verdict.
+tell it what they have, and it answers all with the same verdict. The connections stay: when a
+process dies its end is closed by the system, at once, where TensorFlow would wait for heartbeats.
 """
 
+import atexit
 import contextlib
 import json
+import selectors
 import socket
+import threading
 import time
 
 _GREETING = "tf_lowprec rendezvous 1"
-_RETRY = 0.2  # seconds
+_GOODBYE = b"goodbye\n"
+_RETRY, _GRACE = 0.2, 10  # seconds
 
 
 def meet(cluster, facts, timeout):
-    """Returns when all workers have come with equal facts.
+    """Returns when all workers have come with equal facts: connections to watch, by worker.
+
+    The first worker has one to each of the others, each of them one to the first.
 
     Args:
         cluster: a Cluster.
@@ -33,12 +40,48 @@ def meet(cluster, facts, timeout):
     if cluster.index == 0:
         if problem:
             raise RuntimeError(problem)
-        verdict = _listen(cluster, facts, deadline, timeout)
+        verdict, connections = _listen(cluster, facts, deadline, timeout)
     else:
         hello = {"greeting": _GREETING, "index": cluster.index, "facts": facts, "problem": problem}
-        verdict = _tell(cluster, hello, deadline, timeout)
+        verdict, connections = _tell(cluster, hello, deadline, timeout)
     if verdict["error"] is not None:
+        for connection in connections.values():
+            connection.close()
         raise (RuntimeError if verdict["late"] else ValueError)(verdict["error"])
+    return connections
+
+
+def watch(cluster, connections, lost):
+    """Calls lost("worker 1 (host:port)") when a process at the other end dies.
+
+    One that ends as it should says so before, and is not lost. Watches in a thread, until there is
+    nothing more to watch.
+    """
+
+    def say_goodbye():
+        for connection in connections.values():
+            with contextlib.suppress(OSError):
+                connection.sendall(_GOODBYE)
+
+    def run():
+        with selectors.DefaultSelector() as selector:
+            for index, connection in connections.items():
+                connection.setblocking(False)
+                selector.register(connection, selectors.EVENT_READ, index)
+            while selector.get_map():
+                for key, _ in selector.select():
+                    try:
+                        said = key.fileobj.recv(64)
+                    except BlockingIOError:
+                        continue
+                    except OSError:
+                        said = b""
+                    selector.unregister(key.fileobj)
+                    if said != _GOODBYE:
+                        lost(f"worker {key.data} ({cluster.addresses[key.data]})")
+
+    atexit.register(say_goodbye)
+    threading.Thread(target=run, daemon=True, name="watches workers").start()
 
 
 def _port_problem(cluster):
@@ -85,10 +128,9 @@ def _receive(connection, deadline):
 
 def _listen(cluster, facts, deadline, timeout):
     """The first worker's part: hears all others, and tells them the verdict."""
-    came, error, late = {}, None, False
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(_listener(cluster.port))
-        while len(came) < len(cluster.addresses) - 1 and error is None:
+    came, told, error, late = {}, [], None, False
+    with _listener(cluster.port) as server:
+        while len(came) < len(cluster.addresses) - 1:
             server.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 connection, _ = server.accept()
@@ -98,27 +140,30 @@ def _listen(cluster, facts, deadline, timeout):
                     for i, address in enumerate(cluster.addresses)
                     if i and i not in came
                 ]
-                error, late = (
-                    f"{', '.join(missing)} did not come to worker 0 ({cluster.addresses[0]}) in "
-                    f"{timeout:g} s: start all workers, with equal lists of workers, within "
-                    "start_timeout_seconds",
-                    True,
-                )
+                if error is None:
+                    error, late = (
+                        f"{', '.join(missing)} did not come to worker 0 ({cluster.addresses[0]}) "
+                        f"in {timeout:g} s: start all workers, with equal lists of workers, within "
+                        "start_timeout_seconds",
+                        True,
+                    )
                 break
-            stack.enter_context(connection)
             hello = _receive(connection, min(deadline, time.monotonic() + 10))
             if hello is None or hello.get("greeting") != _GREETING:
+                connection.close()
                 continue  # some other program's
-            index = hello["index"]
-            error = hello["problem"] or _difference(index, hello["facts"], facts)
-            if error is None and index in came:
-                error = f"two workers say that they are worker {index}: give each its own index"
-            came[index if error is None else object()] = connection
-        verdict = {"error": error, "late": late}
-        for connection in came.values():
+            index, told = hello["index"], [*told, connection]
+            wrong = hello["problem"] or _difference(index, hello["facts"], facts)
+            if wrong is None and index in came:
+                wrong = f"two workers say that they are worker {index}: give each its own index"
+            came.setdefault(index, connection)
+            if wrong is not None and error is None:
+                # Those that come in the next seconds hear of it too.
+                error, deadline = wrong, min(deadline, time.monotonic() + _GRACE)
+        for connection in told:
             with contextlib.suppress(OSError):
-                _send(connection, verdict)
-    return verdict
+                _send(connection, {"error": error, "late": late})
+    return {"error": error, "late": late}, came
 
 
 def _difference(index, theirs, ours):
@@ -137,17 +182,19 @@ def _tell(cluster, hello, deadline, timeout):
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
             left = max(0.01, deadline - time.monotonic())
-            with socket.create_connection((host.strip("[]"), int(port)), min(left, 10)) as server:
+            server = socket.create_connection((host.strip("[]"), int(port)), min(left, 10))
+            with contextlib.suppress(OSError):
                 _send(server, hello)
                 # The first worker may wait for others as long as this one, and a little more.
                 verdict = _receive(server, deadline + 5)
-            if verdict is not None and "error" in verdict:
-                return verdict
+                if verdict is not None and "error" in verdict:
+                    return verdict, {0: server}
+            server.close()
         time.sleep(_RETRY)
     if hello["problem"]:
-        return {"error": hello["problem"], "late": True}
+        return {"error": hello["problem"], "late": True}, {}
     error = (
         f"worker 0 ({cluster.addresses[0]}) did not answer {cluster.name} in {timeout:g} s: start "
         "all workers, with equal lists of workers, within start_timeout_seconds"
     )
-    return {"error": error, "late": True}
+    return {"error": error, "late": True}, {}
