@@ -173,7 +173,7 @@ def not_finite():
     x[8 * 2 + 8 + 1] = 1e38  # in the second batch, of the second of two workers
     model.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
     scale = model.optimizer.dynamic_scale if KERAS_3 else model.optimizer.loss_scale
-    return {**weights(model), "scale": float(scale)}
+    return {**weights(model), "scale": float(scale.numpy())}
 
 
 @scenario

@@ -163,6 +163,8 @@ def _listen(cluster, facts, deadline, timeout):
         for connection in told:
             with contextlib.suppress(OSError):
                 _send(connection, {"error": error, "late": late})
+            if connection not in came.values():
+                connection.close()
     return {"error": error, "late": late}, came
 
 
