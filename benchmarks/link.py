@@ -34,7 +34,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 LINKS = {"10 Mbit/s": 10e6, "100 Mbit/s": 100e6, "1 Gbit/s": 1e9}
 EXCHANGES = ("dense", "plain", "entropy")
 BATCH, WARM_UP = 32, 30
-SECONDS = 4.0  # that one measurement should take
+SECONDS = float(os.environ.get("LINK_SECONDS", 4))  # that one measurement should take
 
 
 # A worker.
@@ -100,7 +100,7 @@ def trainer(model_name, exchange):
     return steps, strategy, model.count_params()
 
 
-def work(model_name, exchanges):
+def work(model_name):
     """Answers the commands EXCHANGE and STEPS with what these steps took, as JSON."""
     from _netns import bytes_sent
 
@@ -198,6 +198,22 @@ def measure_all(hosts, model, links, exchanges):
     return rows
 
 
+def merged(rows, new):
+    """The rows, those that were measured anew in place of the old ones."""
+    keys = ("workers", "model", "link", "exchange")
+    found = {tuple(row[k] for k in keys): row for row in [*rows, *new]}
+    links, models = [*LINKS, "none"], ["dnn", "cnn"]
+    return sorted(
+        found.values(),
+        key=lambda r: (
+            models.index(r["model"]) if r["model"] in models else len(models),
+            links.index(r["link"]),
+            r["workers"],
+            EXCHANGES.index(r["exchange"]),
+        ),
+    )
+
+
 def table(rows):
     from _measure import new_table
 
@@ -208,7 +224,7 @@ def table(rows):
         left=("model", "link", "exchange"),
     )
     dense = {(r["model"], r["link"]): r for r in rows if r["exchange"] == "dense"}
-    for row in sorted(rows, key=lambda r: (r["model"] != "dnn", r["link"] == "none")):
+    for row in rows:
         base = dense[row["model"], row["link"]]
         ratios = [f"{base[k] / row[k]:.1f} x" for k in ("bytes", "communication", "step")]
         made.add_row(
@@ -250,26 +266,25 @@ def main():
     )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["dnn", "cnn"])
+    parser.add_argument("--exchanges", nargs="+", choices=EXCHANGES, default=list(EXCHANGES))
     parser.add_argument("--links", nargs="+", choices=LINKS, default=list(LINKS))
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
     parser.add_argument("--work", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        return work(arguments.work, EXCHANGES)
+        return work(arguments.work)
     from _measure import write
     from _netns import Hosts
     from rich.console import Console
 
     arguments.results.mkdir(parents=True, exist_ok=True)
     path, rows = arguments.results / "link.json", []
-    if path.exists():  # of other models: they are measured one after the other
-        rows = [
-            r for r in json.loads(path.read_text())["rows"] if r["model"] not in arguments.models
-        ]
+    if path.exists():  # what is not measured now stays
+        rows = json.loads(path.read_text())["rows"]
     links = {name: LINKS[name] for name in arguments.links}
     with Hosts(arguments.workers) as hosts:
         for model in arguments.models:
-            rows += measure_all(hosts, model, links, EXCHANGES)
+            rows = merged(rows, measure_all(hosts, model, links, arguments.exchanges))
     Console(width=120).print(table(rows))
     write(arguments.results, "link", {"rows": rows}, figure(rows))
 

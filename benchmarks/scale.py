@@ -23,7 +23,7 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from link import BATCH, LINKS, dnn, measure_all
+from link import BATCH, LINKS, dnn, measure_all, merged
 
 from tf_lowprec.distribute import cost
 
@@ -124,6 +124,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workers", type=int, nargs="*", default=[2, 4, 8])
+    parser.add_argument("--exchanges", nargs="+", default=["dense", "plain"])
     parser.add_argument("--skip-measured", action="store_true")
     parser.add_argument("--only-measured", action="store_true")
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
@@ -139,13 +140,11 @@ def main():
         for count in arguments.workers:
             with Hosts(count) as hosts:
                 links = {"100 Mbit/s": LINKS["100 Mbit/s"]}
-                rows = measure_all(hosts, "small", links, ("dense", "plain"))
-            measured = [row for row in measured if row["workers"] != count]
-            measured += [row for row in rows if row["link"] != "none"]
-            measured.sort(key=lambda row: row["workers"])
+                measured = merged(measured, measure_all(hosts, "small", links, arguments.exchanges))
             kept.write_text(json.dumps(measured, indent=1) + "\n")
     if arguments.only_measured:
         return
+    measured = [row for row in measured if row["link"] != "none"]
     sizes, dense_bytes = packet_sizes(arguments.results / "scale_packets.json")
     rows = curve(sizes, dense_bytes)
     crossing = next(r["workers"] for r in rows if r["gather"] > r["dense"])
