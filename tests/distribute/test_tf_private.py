@@ -66,7 +66,10 @@ def test_several_workers_have_what_we_read():
             ["coordination_service", "configure_coordination_service", "report_error_to_cluster"],
         ),
         "strategy.extended": (strategy.extended, ["_cluster_resolver", "_std_server_started"]),
-        "CollectiveAllReduce": (collective, ["_devices", "_group_size", "_launchers"]),
+        "CollectiveAllReduce": (
+            collective,
+            ["_all_reduce", "_devices", "_group_size", "_launchers"],
+        ),
         "CollectiveReplicaLauncher": (
             collective._launchers[0],
             ["_group_key", "_get_ordering_token"],

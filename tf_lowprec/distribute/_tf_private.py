@@ -270,6 +270,11 @@ def group_of(collective):
     return launchers[0]._group_key, [launcher._get_ordering_token for launcher in launchers]
 
 
+def all_reduce(collective, reduce_op, value, replica_id, options):
+    """TensorFlow's own, from within a replica."""
+    return collective._all_reduce(reduce_op, value, replica_id, options)
+
+
 # Backups, and Keras's side of several workers.
 
 

@@ -42,7 +42,8 @@ class CollectiveAdaComp(AdaCompAllReduce):
         return self.replicas // self.local_replicas  # tf.distribute.CrossDeviceOps asks
 
     def _all_reduce(self, reduce_op, value, replica_id, options):
-        return self._dense._all_reduce(reduce_op, value, replica_id, options)
+        # ReplicaContext.all_reduce of what is no gradient; tf.distribute calls this.
+        return _tf_private.all_reduce(self._dense, reduce_op, value, replica_id, options)
 
     def communication(self):
         """What this worker exchanged for gradients since the start: a dict.
