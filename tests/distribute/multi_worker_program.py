@@ -179,6 +179,7 @@ def not_finite():
 @scenario
 def embedding():
     """And a warning: packets of more than a thousandth of the dense bytes are too many here."""
+    before = exchange.RING, exchange.WARN_AFTER
     exchange.RING, exchange.WARN_AFTER = 0.001, 3
     strategy = strategy_of(adacomp(exclude="last"))
     tf.keras.utils.set_random_seed(1)
@@ -189,6 +190,7 @@ def embedding():
         model.compile(tf.keras.optimizers.Adam(0.01), "mse")
     x = np.random.default_rng(0).integers(0, 500, (32, 4))
     model.fit(x, np.ones((32, 400), np.float32), batch_size=8, epochs=2, verbose=0)
+    exchange.RING, exchange.WARN_AFTER = before
     kinds = [s.bin_size or 0 for s in strategy.statistics()]
     return {**weights(model), "bins": kinds}
 

@@ -106,7 +106,7 @@ def test_overflow_of_one_worker_is_skipped_by_all(two):
 
 
 def test_embeddings_go_dense_beside_packets(two):
-    assert two.result("embedding")["bins"].tolist() == [0, 500, 0, 0, 0]
+    assert two.result("embedding")["bins"].tolist() == [0, 50, 0, 0, 0]
 
 
 def test_backup_goes_on_with_the_same_bits(two):
