@@ -12,11 +12,14 @@ SOURCES := $(shell find cc build_deps third_party -type f -not -name '*.pyc') \
 PYTHON_SOURCES := tf_lowprec tests benchmarks examples hardware setup.py
 CC_SOURCES = $(shell find cc tests/cc benchmarks examples hardware/sim -name '*.cc' -o -name '*.h')
 
-.PHONY: demo test test-addons test-legacy-keras build lint format sanitize fuzz cc-test gpu-test docs \
-	types serving hardware hardware-test hardware-test-small clean help
+.PHONY: demo demo-multiworker test test-addons test-legacy-keras build lint format sanitize fuzz cc-test \
+	gpu-test docs types serving hardware hardware-test hardware-test-small clean help
 
 demo: tf_lowprec/_ops.so ## train MNIST in fixed point: EPOCHS=3 RESULTS=results
 	@$(VENV)/python examples/demo.py --epochs $(EPOCHS) --results $(RESULTS)
+
+demo-multiworker: tf_lowprec/_ops.so ## train on two workers that send compressed gradients
+	@$(VENV)/python examples/multiworker/demo.py
 
 test: tf_lowprec/_ops.so cc-test ## run the C++ and Python tests
 	$(VENV)/python -m pytest $(PYTEST_ARGS)

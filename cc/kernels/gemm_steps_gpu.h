@@ -137,10 +137,8 @@ struct GpuTruncateStep {
 // Of StochasticStep: what is cut matters.
 #if defined(__CUDACC__)
 __device__ __noinline__
-#else
-inline
 #endif
-    float StochasticStepExactly(float s, float a, float b, uint32_t r, AccumulatorSpec spec) {
+inline float StochasticStepExactly(float s, float a, float b, uint32_t r, AccumulatorSpec spec) {
   const FloatRounder<double> rounder =
       MakeFloatRounder<double>(AccumulatorFormat(spec), Rounding::kStochastic);
   return AccumulateStep<Rounding::kStochastic, false>(s, a, b, rounder, r);

@@ -234,7 +234,10 @@ void Multiplied(const Shape& s, int e, int m, const std::vector<int>& roundings,
     task.scratch = scratch.data();
     LaunchMatMul(task, nullptr);
     ExpectSameBits("MatMul, fast paths", c.Fetch(), want, Text(shape.c_str(), rounding, chunk));
-    EXPECT_TRUE(rounding == kUp || scratch.Fetch()[0].path != 0) << shape << " took the slow path";
+    // Stochastic sums of wide operands have the slow path alone; nearest-up has no other.
+    if (rounding == kEven || rounding == kZero) {
+      EXPECT_NE(scratch.Fetch()[0].path, 0) << shape << " took the slow path";
+    }
   }
 }
 

@@ -10,8 +10,18 @@ import tf_lowprec as lp
 from tf_lowprec.distribute import _tf_private
 
 NAMES = [
+    "tensorflow.python.distribute.collective_all_reduce_strategy:coordination_config_pb2",
+    *(
+        "tensorflow.python.distribute.collective_all_reduce_strategy:CollectiveAllReduceExtended."
+        + name
+        for name in ("_initialize_multi_worker", "_reduce_to", "_create_variable")
+    ),
     "tensorflow.python.distribute.distribute_utils:regroup",
+    "tensorflow.python.distribute.multi_worker_util:coordination_leader",
+    "tensorflow.python.distribute.multi_worker_util:normalize_cluster_spec",
+    "tensorflow.python.distribute.values:DistributedVariable._update_replica",
     "tensorflow.python.distribute.values:Mirrored",
+    "tensorflow.python.eager.context:context",
     "tensorflow.python.framework.ops:get_default_graph",
     "tensorflow.python.ops.control_flow_util:GraphOrParentsInXlaContext",
     "tensorflow.python.ops.resource_variable_ops:ResourceVariable",
@@ -41,6 +51,90 @@ def test_strategies_and_variables_have_what_we_read(two_replicas):
     with strategy.scope():
         variable = tf.Variable([1.0])
     assert hasattr(variable, "_unique_id"), f"TensorFlow {tf.__version__}: no Variable._unique_id"
+
+
+def test_several_workers_have_what_we_read():
+    """Of TensorFlow's strategy, its context, its launchers and its variables."""
+    context = _tf_private.context.context()
+    strategy = lp.distribute.MultiWorkerMirroredStrategy(lp.distribute.AdaComp())
+    collective = strategy._all_reduce._dense
+    with strategy.scope():
+        variable = tf.Variable([1.0], trainable=False, name="moving_mean")
+    for thing, names in {
+        "eager context": (
+            context,
+            ["coordination_service", "configure_coordination_service", "report_error_to_cluster"],
+        ),
+        "strategy.extended": (strategy.extended, ["_cluster_resolver", "_std_server_started"]),
+        "CollectiveAllReduce": (
+            collective,
+            ["_all_reduce", "_devices", "_group_size", "_launchers"],
+        ),
+        "CollectiveReplicaLauncher": (
+            collective._launchers[0],
+            ["_group_key", "_get_ordering_token"],
+        ),
+        "variable of a strategy": (variable, ["_update_replica", "aggregation", "values"]),
+    }.items():
+        owner, needed = names
+        for name in needed:
+            assert hasattr(owner, name), f"TensorFlow {tf.__version__}: {thing} has no {name}"
+    assert _tf_private.resolver_of(strategy) is strategy.cluster_resolver
+
+
+def test_assigned_statistics_are_noted():
+    strategy = lp.distribute.MultiWorkerMirroredStrategy(lp.distribute.AdaComp())
+    with strategy.scope():
+        make = tf.Variable
+        moving = make([1.0], trainable=False, name="moving_mean")
+        others = [
+            make([1.0], trainable=False, name="state"),
+            make([1.0], trainable=True, name="moving_mean"),
+            make(1.0, trainable=False, name="moving_mean"),
+            make([1], trainable=False, name="moving_mean"),
+        ]
+
+    @tf.function
+    def assign():
+        strategy.run(lambda: [v.assign(v + v.dtype.as_numpy_dtype(1)) for v in (moving, *others)])
+        return [v is moving for v in strategy.extended.take_assigned()]
+
+    assert assign() == [True]
+    assert strategy.extended.take_assigned() == []
+
+
+@needs_keras_3
+def test_worker_hooks_go_as_they_came(without_hook):
+    scaling, trainer = tf.keras.optimizers.LossScaleOptimizer, _tf_private._building_class()
+    originals = scaling.check_finite, trainer._maybe_symbolic_build
+    _tf_private.install_worker_hooks()
+    _tf_private.install_worker_hooks()
+    assert scaling.check_finite is not originals[0]
+    assert trainer._maybe_symbolic_build is not originals[1]
+    _tf_private.remove_gradient_hook()
+    assert (scaling.check_finite, trainer._maybe_symbolic_build) == originals
+
+
+@needs_keras_3
+def test_prediction_step_is_known_by_its_name(two_replicas):
+    """Which is how strategy.run tells it from other steps."""
+    asked = []
+    with two_replicas.scope():
+        model = tf.keras.Sequential([tf.keras.Input((2,)), tf.keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+    run = two_replicas.run
+    two_replicas.run = lambda f, *a, **k: (
+        asked.append(_tf_private.is_prediction(f)) or run(f, *a, **k)
+    )
+    try:
+        model.predict(tf.ones((4, 2)), verbose=0)
+        predicting = list(asked)
+        model.fit(tf.ones((4, 2)), tf.ones((4, 1)), verbose=0)
+        model.evaluate(tf.ones((4, 2)), tf.ones((4, 1)), verbose=0)
+    finally:
+        del two_replicas.run
+    assert predicting and all(predicting)
+    assert len(asked) > len(predicting) and not any(asked[len(predicting) :])
 
 
 @pytest.fixture

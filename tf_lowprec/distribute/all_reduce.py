@@ -115,14 +115,10 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
                 if states[i] is not None:
                     values = pairs[i][0].values
                     states[i].counters.add(
-                        steps=1, gradients=len(values), bytes=sum(map(_dense_bytes, values))
+                        steps=1, gradients=len(values), bytes=sum(map(dense_bytes, values))
                     )
         if chosen:
-            if _tf_private.compiles_for_xla():
-                raise ValueError(
-                    "jit_compile = True must be False under AdaCompAllReduce: its ops have no XLA "
-                    "kernels, nor does XLA compile a step with variables on several devices"
-                )
+            self._refuse_xla()
             reduced = self._reduce_chosen(reduce_op, pairs, states, chosen, options)
             for i, result in zip(chosen, reduced):
                 results[i] = result
@@ -134,6 +130,13 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
     def _gather_implementation(self, per_replica_value, destinations, axis, options):
         dense = self._dense_for(per_replica_value)
         return dense._gather_implementation(per_replica_value, destinations, axis, options)
+
+    def _refuse_xla(self):
+        if _tf_private.compiles_for_xla():
+            raise ValueError(
+                "jit_compile = True must be False under AdaCompAllReduce: its ops have no XLA "
+                "kernels, nor does XLA compile a step with variables on several devices"
+            )
 
     # Which gradients
 
@@ -181,10 +184,7 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
             return self._reduce_compressed(reduce_op, gradients, chosen_states)
 
         def dense():
-            for state in chosen_states:
-                count = len(state.residues)
-                size = 4 * state.num_elements * count
-                state.counters.add(steps=1, gradients=count, bytes=size)
+            count_dense(chosen_states)
             reduced = self._reduce_densely(reduce_op, pairs, chosen, options)
             return [[tf.identity(t) for t in result.values] for result in reduced]
 
@@ -248,10 +248,17 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
             )
 
 
-def _dense_bytes(value):
+def count_dense(states):
+    """Counts a step in which what is compressed at other times went dense."""
+    for state in states:
+        count = len(state.residues)
+        state.counters.add(steps=1, gradients=count, bytes=4 * state.num_elements * count)
+
+
+def dense_bytes(value):
     """The bytes of one replica's gradient as it is."""
     if isinstance(value, tf.IndexedSlices):
-        return _dense_bytes(value.values) + _dense_bytes(value.indices)
+        return dense_bytes(value.values) + dense_bytes(value.indices)
     return tf.size(value, tf.int64) * value.dtype.size
 
 
