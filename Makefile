@@ -3,7 +3,8 @@
 # make help        the rest
 EPOCHS ?= 3
 RESULTS ?= results
-PYTEST_ARGS ?=
+# A file of tests runs in one process, as many files at a time as there are cores.
+PYTEST_ARGS ?= -n $(shell nproc) --dist loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 VENV := .venv/bin
