@@ -62,9 +62,8 @@ def one_group(a, b, c, lowest, fraction_bits, into):
     kept = np.abs(total) >> drop
     value = np.sign(total) * np.ldexp(kept.astype(np.float64), quantum + drop)
     with np.errstate(over="ignore"):
-        return np.where(np.abs(value) >= 2.0**128, np.sign(value) * np.inf, value).astype(
-            np.float32
-        )
+        value = np.where(np.abs(value) >= 2.0**128, np.copysign(np.inf, value), value)
+        return value.astype(np.float32)
 
 
 def model(batch):
