@@ -5,7 +5,7 @@
 Accumulator.hopper without promotion and with promotion every 128 and 512 terms, E4M3 operands:
 noise-to-signal of sums of products of normal numbers (256 sums), and the mean relative loss of sums
 of products of numbers uniform in [0, 1), beside analysis.aligned_noise and aligned_loss. Then the
-plan of two blocks of GPT-2 small (width 768, 12 heads, 1024 tokens, batch 32; all blocks are alike).
+plan of two blocks of GPT-2 small (width 768, 12 heads, 1024 tokens, batch 32; all are alike).
 Writes hopper_sums.json and .png, hopper_plan.json and .png.
 """
 

@@ -37,6 +37,8 @@ def round_sum(x, format, rounding):
     if rounding == "nearest_even":
         whole += 2 * rest > unit or (2 * rest == unit and whole % 2 == 1)
     result = whole * unit
+    if result == 0:
+        return 0.0
     if result >= Fraction(2) ** (oracle.bias(format) + 1):
         return math.copysign(math.inf, x)
     return math.copysign(float(result), x)

@@ -52,7 +52,8 @@ struct AlignedSpec {
   int a_min_exponent = -126, b_min_exponent = -126;
 };
 
-// sum * 2^quantum rounded to the format of a sum; beyond it, either rounding gives infinity.
+// sum * 2^quantum rounded to the format of a sum; beyond it, either rounding gives infinity. What
+// goes to 0 is +0.
 // |sum| < 2^62.
 LOWPREC_HD float RoundSum(int64_t sum, int quantum, const AlignedSpec& spec) {
   if (sum == 0) return 0.0f;
@@ -76,6 +77,7 @@ LOWPREC_HD float RoundSum(int64_t sum, int quantum, const AlignedSpec& spec) {
   } else {
     last = quantum;
   }
+  if (magnitude == 0) return 0.0f;
   // At most 25 bits, none of them below 2^-149; a double has room.
   const double value =
       static_cast<double>(magnitude) * FromBits<double>(static_cast<uint64_t>(1023 + last) << 52);

@@ -53,7 +53,8 @@ def one_group(a, b, c, lowest, fraction_bits, into):
     quantum = np.where(total == 0, 0, quantum)
     if into == "float16":  # an exact float64, rounded to nearest even by NumPy
         with np.errstate(over="ignore"):
-            return np.ldexp(total.astype(np.float64), quantum).astype(np.float16).astype(np.float32)
+            value = np.ldexp(total.astype(np.float64), quantum).astype(np.float16)
+            return value.astype(np.float32) + np.float32(0)  # no -0
     mantissa_bits = 13 if fraction_bits == 13 else 23
     _, top = np.frexp(np.abs(total).astype(np.float64))
     # frexp rounds sums above 2^53; there are none.
@@ -62,9 +63,8 @@ def one_group(a, b, c, lowest, fraction_bits, into):
     kept = np.abs(total) >> drop
     value = np.sign(total) * np.ldexp(kept.astype(np.float64), quantum + drop)
     with np.errstate(over="ignore"):
-        return np.where(np.abs(value) >= 2.0**128, np.sign(value) * np.inf, value).astype(
-            np.float32
-        )
+        value = np.where(np.abs(value) >= 2.0**128, np.copysign(np.inf, value), value)
+        return value.astype(np.float32) + np.float32(0)  # no -0
 
 
 def model(batch):
