@@ -72,7 +72,7 @@ format: tf_lowprec/_ops.so ## rewrite the sources as lint wants them
 	@touch $@
 
 docs: .venv-docs/installed ## build the documentation's site into build/site
-	.venv-docs/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 types: .venv-docs/installed ## check the package's type hints
 	.venv-docs/bin/mypy
