@@ -91,7 +91,7 @@ hardware: hardware-test-small ## hardware/*.json, *.png: utilization, resources,
 	@touch $@
 
 docs: .venv-docs/installed ## build the documentation's site into build/site
-	.venv-docs/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 types: .venv-docs/installed ## check the package's type hints
 	.venv-docs/bin/mypy

@@ -100,5 +100,7 @@ def retention(terms, accumulator, seed=0):
     ones = tf.ones([terms.shape[1], 1])
     narrow = matmul(terms, ones, Gemm(accumulator=accumulator), seed=(seed, 2)).numpy().ravel()
     exact = np.sum(terms.numpy(), 1, dtype=np.float64)
+    if not np.all(np.isfinite(narrow)):
+        return None, None
     ratios = variance_ratio(narrow, exact)[0], variance_ratio(narrow - exact, exact)[0]
     return tuple(r if np.isfinite(r) else None for r in ratios)

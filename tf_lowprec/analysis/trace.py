@@ -40,7 +40,7 @@ class Call:
     tensors: list
     first: int
     last: int
-    products: list = None
+    products: list | None = None
 
 
 @dataclasses.dataclass

@@ -103,7 +103,7 @@ class PrecisionRecurrent(PrecisionLayer):
     in float32. Dropout drops the same inputs for all gates.
     """
 
-    _cell_class = None
+    _cell_class: type | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -9,7 +9,7 @@ import tensorflow as tf
 try:
     from tf_lowprec import _build_info
 except ImportError:
-    _build_info = None  # not built: _load says what to do
+    _build_info = None  # type: ignore[assignment]  # not built: _load says what to do
 
 _FOLDER = pathlib.Path(__file__).resolve().parent.parent
 _LIBRARY = _FOLDER / "_ops.so"

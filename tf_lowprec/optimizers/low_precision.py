@@ -10,7 +10,7 @@ else:
     from tf_lowprec.optimizers.keras2 import LowPrecision
 
 LowPrecision.__module__ = __name__
-LowPrecision = tf.keras.utils.register_keras_serializable("tf_lowprec")(LowPrecision)
+LowPrecision = tf.keras.utils.register_keras_serializable("tf_lowprec")(LowPrecision)  # type: ignore[misc]
 LowPrecision.__doc__ = """Any Keras optimizer, with weights (and slots) in a low-precision format.
 
 Whenever the inner optimizer changes a weight w by a step s, here
