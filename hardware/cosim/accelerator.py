@@ -82,6 +82,16 @@ class SimulationError(RuntimeError):
     """The RTL broke a rule of its ports, or came to no end."""
 
 
+def runs(depth, k):
+    """(begin, end) of a tile's runs of k: of `depth`, but for the last two, which are equal."""
+    begin = 0
+    while begin < k:
+        left = k - begin
+        length = left if left <= depth else (left + 1) // 2 if left < 2 * depth else depth
+        yield begin, begin + length
+        begin += length
+
+
 def blocks(p, m, n, k):
     """The walk of lp_tile_walker: (row, column, k begin, k end, loads A, loads B) of each block.
 
@@ -96,8 +106,7 @@ def blocks(p, m, n, k):
             for row in range(top, min(m, top + group), p.ROWS):
                 if k == 0:
                     yield row, column, 0, 0, False, False
-                for begin in range(0, k, p.K_DEPTH):
-                    end = min(k, begin + p.K_DEPTH)
+                for begin, end in runs(p.K_DEPTH, k):
                     loads = (column == 0, row == top) if resident else (True, True)
                     yield row, column, begin, end, *loads
 

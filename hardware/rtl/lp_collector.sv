@@ -3,7 +3,7 @@
 // beyond its columns are 0.
 //
 // Every column has its own LFSR. Column j starts from {1, seed ^ C_j}, C_j = (j + 1) 0x9E3779B9
-// modulo 2^32, and takes one word for each of the ROWS sums of a tile, dropped ones included: row i
+// modulo 2^32 (after a reset, seed = 0), and takes one word for each of the ROWS sums of a tile, dropped ones included: row i
 // of the t-th tile since the seed has word t ROWS + i.
 module lp_collector #(
     parameter int ROWS = 28,
@@ -47,8 +47,8 @@ module lp_collector #(
         .rst,
         .mode,
         .cut,
-        .seed_load,
-        .seed({1'b1, seed ^ OFFSET}),
+        .seed_load(seed_load || rst),
+        .seed({1'b1, (rst ? '0 : seed) ^ OFFSET}),
         .in_valid(sum_valid[j]),
         .in_sum(sum[j]),
         .out_valid,

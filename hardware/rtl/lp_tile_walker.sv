@@ -4,7 +4,7 @@
 //   for each group of A_PANELS row tiles (of 1, if K > K_DEPTH)
 //     for each column tile
 //       for each row tile of the group ("panel")
-//         for each run of K_DEPTH k
+//         for each run of at most K_DEPTH k
 //
 // Where one run holds all of K, the operands are resident: a group's panels of A are loaded once
 // for all column tiles, and a panel of B once for all panels of the group. Else every block loads
@@ -46,7 +46,7 @@ module lp_tile_walker #(
   logic [DIM_W-1:0] all_n, all_k;
   // What is left, this group, panel, column tile and run included.
   logic [DIM_W-1:0] group_left, rows_left, cols_left, k_left;
-  logic resident, first_col, last_row, last_panel, last_col;
+  logic resident, first_col, last_row, last_panel, last_col, halves;
 
   assign last_row = rows_left <= DIM_W'(ROWS);
   assign last_col = cols_left <= DIM_W'(COLS);
@@ -55,7 +55,14 @@ module lp_tile_walker #(
 
   assign rows = last_row ? ROWS_W'(rows_left) : ROWS_W'(ROWS);
   assign cols = last_col ? COLS_W'(cols_left) : COLS_W'(COLS);
-  assign length = zero ? K_W'(1) : last_k ? K_W'(k_left) : K_W'(K_DEPTH);
+  // The last two runs are equal, or loading the next one would take longer than a short one lasts.
+  assign halves = {1'b0, k_left} < (DIM_W + 1)'(2 * K_DEPTH);
+  always_comb begin
+    if (zero) length = K_W'(1);
+    else if (last_k) length = K_W'(k_left);
+    else if (halves) length = K_W'((k_left + 1'b1) >> 1);
+    else length = K_W'(K_DEPTH);
+  end
   assign load_a = !zero && (!resident || first_col);
   assign load_b = !zero && (!resident || panel == 0);
   assign free_a = !zero && (!resident || (last_panel && last_col));
@@ -80,7 +87,7 @@ module lp_tile_walker #(
     end else if (next && active) begin
       first_k <= last_k;
       if (!last_k) begin
-        k_left <= k_left - DIM_W'(K_DEPTH);
+        k_left <= k_left - DIM_W'(length);
       end else begin
         k_left <= all_k;
         if (!last_panel) begin
