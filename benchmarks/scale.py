@@ -101,7 +101,7 @@ def figure(measured, rows, crossing):
     for exchange in cost.EXCHANGES:
         line = [row[exchange] / 1e6 for row in rows]
         left.plot(workers, line, color=colors[exchange], label=names[exchange])
-        for name, style in zip(LINKS, (":", "--", "-")):
+        for name, style in zip(LINKS, (":", "--", "-")) if exchange != "sharded" else ():
             seconds = [row[f"{exchange}, {name}"] for row in rows]
             label = f"{names[exchange]}, {name}"
             right.plot(workers, seconds, style, color=colors[exchange], label=label)
@@ -110,7 +110,8 @@ def figure(measured, rows, crossing):
         left.plot(*at, "o", color=color)
         right.plot(row["workers"], row["communication"], "o", color=color)
     left.axvline(crossing, color="gray", linewidth=0.8)
-    left.annotate(f"{crossing:.0f} workers", (crossing, left.get_ylim()[0]), fontsize=8)
+    mark = {"xycoords": ("data", "axes fraction"), "ha": "right", "fontsize": 8}
+    left.annotate(f"{crossing:.0f} workers ", (crossing, 0.05), **mark)
     left.set_ylabel("MB that a worker sends in a step")
     right.set_ylabel("s in the exchange (points: measured at 100 Mbit/s)")
     for ax in (left, right):
@@ -147,7 +148,6 @@ def main():
     measured = [row for row in measured if row["link"] != "none"]
     sizes, dense_bytes = packet_sizes(arguments.results / "scale_packets.json")
     rows = curve(sizes, dense_bytes)
-    crossing = next(r["workers"] for r in rows if r["gather"] > r["dense"])
     largest = cost.break_even_workers(dense_bytes, sizes[max(sizes)])
     made = new_table(
         f"1.8 M parameters, {dense_bytes:,} bytes dense; break-even at {largest:.0f} workers",
@@ -173,7 +173,7 @@ def main():
         "measured": measured,
         "curve": rows,
     }
-    write(arguments.results, "scale", values, figure(measured, rows, crossing))
+    write(arguments.results, "scale", values, figure(measured, rows, largest))
 
 
 if __name__ == "__main__":

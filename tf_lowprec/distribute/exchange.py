@@ -147,9 +147,8 @@ class Exchange(tf.Module):
             self._seconds.assign_add(tf.timestamp() - start)
             counts = [1, more, tf.maximum(capacity, longest), tf.size(blobs[0])]
             self._counts.assign_add(tf.stack([tf.cast(c, tf.int64) for c in counts]))
-            # A quarter more than what was needed lately: a step that needs much more than others is
-            # cheaper with a second all-gather than all after it with more padding.
-            following = capacity + (longest + longest // 4 - capacity) // 8
+            # An eighth more than now, and not much less than what was needed lately.
+            following = tf.maximum(longest + longest // 8, capacity - capacity // 16)
             following = tf.maximum(following, self._prefix)
             self._capacity.assign((following + _UNIT - 1) // _UNIT * _UNIT)
             self._warn(tf.size(rows[0], tf.int64))
