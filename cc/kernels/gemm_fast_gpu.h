@@ -55,8 +55,8 @@ void LaunchChoosePath(const Product& product, void* stream) {
   LOWPREC_LAUNCH(StartRangesKernel<GpuGemmScratch>, 1u, 1u, stream, scratch);
   const auto range = [stream](const float* x, int64_t n, PanelRange* of) {
     constexpr int64_t kOfThread = 8;
-    LOWPREC_LAUNCH_SYNCHRONIZED(RangeKernel<float>, GpuBlocksFor(n / kOfThread + 1), kGpuThreads, stream,
-                                x, n, of);
+    LOWPREC_LAUNCH_SYNCHRONIZED(RangeKernel<float>, GpuBlocksFor(n / kOfThread + 1), kGpuThreads,
+                                stream, x, n, of);
   };
   range(product.task.a, product.LeftSize(), &scratch->a);
   range(product.task.b, product.RightSize(), &scratch->b);
@@ -121,9 +121,9 @@ LOWPREC_DEVICE void MultiplyFast(const Product& product, FastRow* a, FastRow* b)
       }
     }
     const auto each = [&](const auto& f) {
-LOWPREC_UNROLL
+      LOWPREC_UNROLL
       for (int i = 0; i < kOfThread; ++i) {
-LOWPREC_UNROLL
+        LOWPREC_UNROLL
         for (int j = 0; j < kOfThread; ++j) f(i, j);
       }
     };
@@ -136,7 +136,7 @@ LOWPREC_UNROLL
 
     float left_next[kOfThread], right_next[kOfThread];
     const auto read = [&](int64_t first) {
-LOWPREC_UNROLL
+      LOWPREC_UNROLL
       for (int i = 0; i < kOfThread; ++i) {
         const int64_t k = first + left_part.k + i * left_part.step;
         float x = left.inside && k < length ? left.At(k) : 0.0f;
@@ -145,7 +145,7 @@ LOWPREC_UNROLL
         }
         left_next[i] = x;
       }
-LOWPREC_UNROLL
+      LOWPREC_UNROLL
       for (int i = 0; i < kOfThread; ++i) {
         const int64_t k = first + right_part.k + i * right_part.step;
         right_next[i] = right.inside && k < length ? right.At(k) : 0.0f;
@@ -154,7 +154,7 @@ LOWPREC_UNROLL
     int64_t until_chunk = chunk > 0 ? chunk : length;
     read(0);
     for (int64_t first = 0; first < length; first += kFastLength) {
-LOWPREC_UNROLL
+      LOWPREC_UNROLL
       for (int i = 0; i < kOfThread; ++i) {
         a[left_part.k + i * left_part.step].x[left_part.lane] = left_next[i];
         b[right_part.k + i * right_part.step].x[right_part.lane] = right_next[i];
@@ -165,10 +165,10 @@ LOWPREC_UNROLL
       for (int k = 0; k < count;) {
         const int stop = static_cast<int>(LeastOf()(int64_t{count}, k + until_chunk));
         until_chunk -= stop - k;
-LOWPREC_UNROLL
+        LOWPREC_UNROLL
         for (; k < stop; ++k) {
           float x[kOfThread], y[kOfThread];
-LOWPREC_UNROLL
+          LOWPREC_UNROLL
           for (int i = 0; i < kOfThread; ++i) {
             x[i] = a[k].x[top + i];
             y[i] = b[k].x[begin + i];

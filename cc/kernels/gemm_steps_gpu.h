@@ -138,7 +138,8 @@ struct GpuTruncateStep {
 #if defined(__CUDACC__)
 __device__ __noinline__
 #endif
-inline float StochasticStepExactly(float s, float a, float b, uint32_t r, AccumulatorSpec spec) {
+    inline float StochasticStepExactly(float s, float a, float b, uint32_t r,
+                                       AccumulatorSpec spec) {
   const FloatRounder<double> rounder =
       MakeFloatRounder<double>(AccumulatorFormat(spec), Rounding::kStochastic);
   return AccumulateStep<Rounding::kStochastic, false>(s, a, b, rounder, r);

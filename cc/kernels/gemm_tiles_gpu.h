@@ -43,7 +43,8 @@ struct MatrixLane {
   LOWPREC_DEVICE float At(int64_t k) const { return x[k * step]; }
 };
 
-// ---- one output element to a thread ----------------------------------------------------------------
+// ---- one output element to a thread
+// ----------------------------------------------------------------
 
 constexpr int kGpuTile = 16;  // rows and columns of a block's tile, and k's brought in at a time
 static_assert(kGpuTile * kGpuTile == kGpuThreads, "one output element to a thread");
