@@ -67,7 +67,7 @@ class FloatFormat:
             |----------|-----------------------|-----------------|---------------------------------|
             | ieee     | exponent: inf and NaN | +-inf           | NaN                             |
             | fn       | all ones: NaN         | NaN             | NaN                             |
-            | finite   | numbers               | +-max           | float32 NaN, an error in to_bits  |
+            | finite   | numbers               | +-max           | float32 NaN, an error in to_bits|
             | dlfloat  | all ones: NaN or inf  | NaN             | NaN                             |
 
             Rounding toward zero never overflows: a finite value beyond max becomes +-max.
