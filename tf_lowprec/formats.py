@@ -63,15 +63,12 @@ class FloatFormat:
         mantissa_bits: 0..23, without the hidden bit.
         specials: what the top codes mean.
 
-            ========= ======================= ============================== ==================
-            specials  top codes               overflow, +-inf                NaN
-            ========= ======================= ============================== ==================
-            ieee      exponent: inf and NaN   +-inf                          NaN
-            fn        all ones: NaN           NaN                            NaN
-            finite    numbers                 +-max                          float32 NaN, but
-                                                                             an error in to_bits
-            dlfloat   all ones: NaN or inf    NaN                            NaN
-            ========= ======================= ============================== ==================
+            | specials | top codes             | overflow, +-inf | NaN                             |
+            |----------|-----------------------|-----------------|---------------------------------|
+            | ieee     | exponent: inf and NaN | +-inf           | NaN                             |
+            | fn       | all ones: NaN         | NaN             | NaN                             |
+            | finite   | numbers               | +-max           | float32 NaN, an error in to_bits|
+            | dlfloat  | all ones: NaN or inf  | NaN             | NaN                             |
 
             Rounding toward zero never overflows: a finite value beyond max becomes +-max.
             ``dlfloat`` has no subnormals: its lowest exponent is one more normal binade, of which
