@@ -2,9 +2,10 @@
 
     PYTHONPATH=. .venv/bin/python hardware/resources.py
 
-For Xilinx 7-series, after synthesis with the hierarchy kept: nothing is placed or routed, so there
-are no slices and no clock rate. Designs with other rounding units differ from the one that is
-synthesized whole by 28 times the difference of their units. Writes hardware/resources.json.
+For Xilinx 7-series, after synthesis: nothing is placed or routed, so there are no slices and no clock
+rate. The 784 elements and 28 rounding units are synthesized once each and counted; --whole
+synthesizes the whole accelerator, hierarchy kept, with its memories and controller. Writes
+hardware/resources.json.
 """
 
 import argparse
@@ -19,41 +20,32 @@ DEVICE = {"name": "Kintex-7 325T", "dsp": 840, "lut": 203_800, "ff": 407_600, "b
 # One rounding unit that truncates, one that also draws from its LFSR, one with all modes.
 ROUNDING = {
     "truncate": 1 << MODES["floor"],
-    "nearest up": 1 << MODES["nearest_up"],
     "stochastic": 1 << MODES["stochastic"],
     "all modes": 31,
 }
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
-    units = {}
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--whole", action="store_true", help="the whole accelerator too: slow")
+    options = parser.parse_args()
+    element = xilinx.resources("lp_pe", WL=WL, ACC_W=ACC_W)
+    print("element", element, flush=True)
+    report = {"device": DEVICE, "yosys": yosys.version(), "element": element, "designs": {}}
     for name, modes in ROUNDING.items():
         parameters = {"WL": WL, "ACC_W": ACC_W, "MODES": modes}
-        gates = yosys.to_gates("lp_round", **parameters)
-        units[name] = {
-            **xilinx.resources("lp_round", **parameters),
-            "gate_equivalents": round(gates.gate_equivalents, 1),
-        }
-        print(name, units[name], flush=True)
-    element = xilinx.resources("lp_pe", WL=WL, ACC_W=ACC_W)
-    element_gates = yosys.to_gates("lp_pe", WL=WL, ACC_W=ACC_W).gate_equivalents
-    print("element", element, f"{element_gates:.0f} gate equivalents", flush=True)
-    whole = xilinx.resources("lp_accelerator", ROWS=SIDE, COLS=SIDE, WL=WL, ACC_W=ACC_W)
-    print("all modes, whole", whole, flush=True)
-    designs = {}
-    for name, unit in units.items():
-        design = {
-            kind: count + SIDE * (unit[kind] - units["all modes"][kind])
-            for kind, count in whole.items()
-        }
-        designs[name] = {"rounding_unit": unit, "whole": design}
-    report = {
-        "device": DEVICE,
-        "yosys": yosys.version(),
-        "element": {**element, "gate_equivalents": round(element_gates, 1)},
-        "designs": designs,
-    }
+        unit = xilinx.resources("lp_round", **parameters)
+        array = {kind: SIDE**2 * element[kind] + SIDE * unit[kind] for kind in unit}
+        report["designs"][name] = {"rounding_unit": unit, "elements_and_units": array}
+        print(name, unit, array, flush=True)
+        write(report)
+    if options.whole:
+        size = {"ROWS": SIDE, "COLS": SIDE, "WL": WL, "ACC_W": ACC_W}
+        report["whole, all modes"] = xilinx.resources("lp_accelerator", **size)
+        write(report)
+
+
+def write(report):
     pathlib.Path(__file__).with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
 
 
