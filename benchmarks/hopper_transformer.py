@@ -8,7 +8,8 @@ GRAD of every layer, attention's inner products included, under Accumulator.alig
 m fraction bits and m mantissa bits: m = 13 is the H200's FP8 (Accumulator.hopper). A sum of n terms
 at m bits loses what one of 2^(13 - m) n terms (of one sign; 4^(13 - m) n of both) loses at 13, so
 that fewer bits stand for the longer sums of larger models. All runs start from the same weights and
-see the same batches; finished ones are kept in results/hopper_transformer/. Writes hopper_transformer.json and .png.
+see the same batches; finished ones are kept in results/hopper_transformer/. Writes
+hopper_transformer.json and .png.
 """
 
 import argparse
