@@ -30,9 +30,9 @@ def build(seed):
     model = tf.keras.Sequential(
         [
             tf.keras.Input((784,)),
-            tf.keras.layers.Dense(300, activation="relu", kernel_initializer="he_normal"),
-            tf.keras.layers.Dense(100, activation="relu", kernel_initializer="he_normal"),
-            tf.keras.layers.Dense(10),
+            tf.keras.layers.Dense(300, "relu", kernel_initializer="he_normal", name="dense"),
+            tf.keras.layers.Dense(100, "relu", kernel_initializer="he_normal", name="dense_1"),
+            tf.keras.layers.Dense(10, name="dense_2"),
         ]
     )
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
