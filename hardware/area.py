@@ -7,7 +7,7 @@ FP8 (1,5,2) operands, accumulators (1,6,m), m = 2..23, and (1,8,23), float32's. 
 those of hardware/synth/cells.lib; no clock is aimed at. The unit has a chunk register unless
 "chunked" is false. A stochastic unit needs random bits each cycle: "area_lfsr" is what an LFSR of
 its own adds (hardware/rtl/lp_lfsr.sv). Writes hardware/area.json after each row, and
-hardware/area.png.
+docs/hardware/area.png.
 """
 
 import argparse
@@ -114,7 +114,7 @@ def plot(report):
     axis.set_xticks(range(LEAST, 24))
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small", title="rounding, in chunks unless said")
-    figure.savefig(REPORT.with_suffix(".png"), dpi=120)
+    figure.savefig(REPORT.parents[1] / "docs" / "hardware" / "area.png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
     PYTHONPATH=. .venv/bin/python hardware/costs.py
 
-Writes tf_lowprec/analysis/hardware_costs.json; hardware/energy.png; and hardware/pareto.png, the
-test error of MNIST DNN with narrow accumulators (docs/accumulation/accumulator_bits.json, trained
-by benchmarks/accumulator_bits.py) against the area of the unit.
+Writes tf_lowprec/analysis/hardware_costs.json; docs/hardware/energy.png; and
+docs/hardware/pareto.png, the test error of MNIST DNN with narrow accumulators
+(docs/accumulation/accumulator_bits.json, trained by benchmarks/accumulator_bits.py) against the
+area of the unit.
 """
 
 import json
 import pathlib
 
 HERE = pathlib.Path(__file__).parent
+PICTURES = HERE.parent / "docs" / "hardware"
 ROOT = HERE.parent
 COSTS = ROOT / "tf_lowprec/analysis/hardware_costs.json"
 GATE = 0.798  # um^2 of a NAND2
@@ -59,7 +61,9 @@ def plot_energy(table, path):
         axis.plot(*zip(*points), marker=".", label=label)
     base = table["units"]["8,23,nearest_even,one sum"][1]
     axis.axhline(base, color="0.5", linewidth=0.8)
-    axis.text(12, base, "float32, one sum, nearest even", va="bottom", fontsize="small", color="0.4")
+    axis.text(
+        12, base, "float32, one sum, nearest even", va="bottom", fontsize="small", color="0.4"
+    )
     axis.set_ylim(0)
     axis.set_xlabel("mantissa bits m of the (1,6,m) accumulator, FP8 (1,5,2) operands")
     axis.set_ylabel("pJ per multiply-accumulate, estimated")
@@ -110,14 +114,14 @@ def main():
     area, energy = load("area"), load("energy")
     table = costs(area, energy)
     write(COSTS, table)
-    plot_energy(table, HERE / "energy.png")
+    plot_energy(table, PICTURES / "energy.png")
     sums = {True: "chunked", False: "one sum"}
     areas = {
         f"{r['exponent_bits']},{r['mantissa_bits']},{r['rounding']},{sums[r['chunked']]}": r["area"]
         / GATE
         for r in area["rows"]
     }
-    plot_pareto({**table, "areas": areas}, HERE / "pareto.png")
+    plot_pareto({**table, "areas": areas}, PICTURES / "pareto.png")
 
 
 if __name__ == "__main__":

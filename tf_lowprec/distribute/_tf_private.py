@@ -24,7 +24,7 @@ _REDUCTION = "_all_reduce_sum_gradients"
 _serves = False  # whether this process has TensorFlow's server for collectives
 _original = None  # (class, its method) while the hook is installed
 _BUILD = "_maybe_symbolic_build"
-_originals = []  # [(class, name, its method)] of the other hooks
+_originals: list = []  # [(class, name, its method)] of the other hooks
 
 
 def plain_zeros(shape, dtype, name, device):

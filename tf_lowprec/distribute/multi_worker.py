@@ -5,6 +5,7 @@ import math
 import numbers
 import re
 import sys
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +20,7 @@ from tf_lowprec.distribute.settings import AdaComp
 
 # Keras 3 takes a path that fails where a strategy is TensorFlow's MultiWorkerMirroredStrategy;
 # Keras 2's BackupAndRestore refuses to work where it is none.
-_Base = tf.distribute.Strategy if KERAS_3 else tf.distribute.MultiWorkerMirroredStrategy
+_Base: Any = tf.distribute.Strategy if KERAS_3 else tf.distribute.MultiWorkerMirroredStrategy
 
 
 class MultiWorkerMirroredStrategy(_Base):
