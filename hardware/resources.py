@@ -2,8 +2,8 @@
 
     PYTHONPATH=. .venv/bin/python hardware/resources.py
 
-For Xilinx 7-series, after synthesis: nothing is placed or routed, so there are no slices and no clock
-rate. The 784 elements and 28 rounding units are synthesized once each and counted; --whole
+For Xilinx 7-series, after synthesis: nothing is placed or routed, so there are no slices and no
+clock rate. The 784 elements and 28 rounding units are synthesized once each and counted; --whole
 synthesizes the whole accelerator, hierarchy kept, with its memories and controller. Writes
 hardware/resources.json.
 """
