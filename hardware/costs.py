@@ -61,9 +61,8 @@ def plot_energy(table, path):
         axis.plot(*zip(*points), marker=".", label=label)
     base = table["units"]["8,23,nearest_even,one sum"][1]
     axis.axhline(base, color="0.5", linewidth=0.8)
-    axis.text(
-        12, base, "float32, one sum, nearest even", va="bottom", fontsize="small", color="0.4"
-    )
+    label = "float32, one sum, nearest even"
+    axis.text(12, base, label, va="bottom", fontsize="small", color="0.4")
     axis.set_ylim(0)
     axis.set_xlabel("mantissa bits m of the (1,6,m) accumulator, FP8 (1,5,2) operands")
     axis.set_ylabel("pJ per multiply-accumulate, estimated")

@@ -1,6 +1,6 @@
 """Energy of a multiply-accumulate for each accumulator width, from gates that switch in simulation.
 
-    PYTHONPATH=. .venv/bin/python hardware/energy.py     # after hardware/area.py, for its netlists
+    PYTHONPATH=. .venv/bin/python hardware/energy.py     # after hardware/area.py
 
 Units of hardware/area.json add up products of normal FP8 (1,5,2) numbers, in chunks of 64, at one
 operand pair per cycle. A gate's output that changes costs energy in proportion to the gate's area;

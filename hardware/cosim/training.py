@@ -6,13 +6,16 @@ Accumulator.wide(), and their rounding, are taken from the RTL instead of the op
 
 import contextlib
 import dataclasses
+import importlib
 from unittest import mock
 
 import numpy as np
 import tensorflow as tf
 
 import tf_lowprec as lp
-from tf_lowprec.ops import matmul as matmul_module
+
+# tf_lowprec.ops.matmul is the function of that name.
+matmul_module = importlib.import_module("tf_lowprec.ops.matmul")
 
 
 @dataclasses.dataclass(frozen=True)

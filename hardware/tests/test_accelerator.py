@@ -204,9 +204,7 @@ def test_a_sum_that_may_wrap_is_told_and_wraps():
 # What it takes.
 
 
-@pytest.mark.parametrize(
-    "shape", [(24, 16, 20), (24, 7, 20), (24, 28, 20), (24, 32, 20), (24, 2, 20)]
-)
+@pytest.mark.parametrize("shape", [(24, k, 20) for k in (2, 7, 16, 28, 32)])
 def test_tiles_follow_each_other_without_a_gap(flat, shape):
     """max(k, ROWS) cycles per tile; then loading the first panel, and draining the last tile."""
     rng, p = np.random.default_rng(0), FLAT
