@@ -41,7 +41,7 @@ def through_array(accelerator):
     the array's words; its rounding is that of the Gemm.
     """
     done = []
-    exact = matmul_module._MatMul.wide
+    exact = matmul_module.MatrixProduct.wide
 
     def wide(self, lhs, rhs, gemm):
         output, mode = gemm.output, gemm.rounding.value
@@ -61,7 +61,7 @@ def through_array(accelerator):
         values = np.ldexp(result.c.astype(np.float64), -output.fractional_bits)
         return tf.constant(np.where(result.beyond, 2 * values, values))
 
-    with mock.patch.object(matmul_module._MatMul, "wide", wide):
+    with mock.patch.object(matmul_module.MatrixProduct, "wide", wide):
         yield done
 
 
