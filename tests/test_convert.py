@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import tf_lowprec as lp
+from tf_lowprec._keras import KERAS_3
 from tf_lowprec.analysis.trace import layer_paths
 from tf_lowprec.convert import REPLACEMENTS
 
@@ -218,6 +219,7 @@ def subclassed():
     return model
 
 
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2: see test_keras_2_refuses_subclassed_models")
 def test_subclassed_models():
     model = subclassed()
     converted = lp.convert(model, POLICY)
@@ -236,6 +238,7 @@ def test_subclassed_models():
     assert all(np.any(was != now) for was, now in zip(before, converted.get_weights()))
 
 
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2: see test_keras_2_refuses_subclassed_models")
 def test_subclassed_models_in_float32():
     model = subclassed()
     converted = lp.convert(model, lp.Policy.float32())
@@ -270,6 +273,7 @@ def transformer():
     return tf.keras.Model(x, L.Dense(10, name="logits")(y), name="transformer")
 
 
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2: see test_keras_2_refuses_subclassed_models")
 def test_a_transformer():
     model = transformer()
     tokens = np.arange(12, dtype=np.int32).reshape(2, 6) % 10
@@ -284,6 +288,12 @@ def test_a_transformer():
     converted.fit(tokens, batch(2, 6, 10), verbose=0)
     changed = [np.any(was != now) for was, now in zip(before, converted.get_weights())]
     assert np.mean(changed) > 0.9  # attention's key biases have no gradient
+
+
+@pytest.mark.skipif(KERAS_3, reason="Keras 3 converts them")
+def test_keras_2_refuses_subclassed_models():
+    with pytest.raises(ValueError, match="of class Subclassed cannot be copied on Keras 2"):
+        lp.convert(subclassed(), POLICY)
 
 
 def test_a_single_layer():

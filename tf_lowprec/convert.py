@@ -38,7 +38,8 @@ def convert(model, precision):
     Dense, Conv and the other stock layers that tf_lowprec.layers has are replaced by ours, ours
     get the new precision; in Sequential and functional models, in models nested in them and in
     TimeDistributed and Bidirectional. Subclassed models and layers are copied through their config,
-    and the layers in their attributes (and in lists, tuples and dictionaries there) are replaced.
+    and the layers in their attributes (and in lists, tuples and dictionaries there) are replaced,
+    on Keras 3; on Keras 2 they stay as they are.
     What is not replaced although it multiplies, or may, is listed in a warning of the logger
     "tf_lowprec" and by `unconverted`. The model comes back uncompiled, and `model` is left as it
     is.
@@ -167,6 +168,11 @@ class _CannotCopyError(ValueError):
 
 def _copy(layer):
     """A layer of the same class and config, built."""
+    if not KERAS_3:
+        raise _CannotCopyError(
+            f"{layer.name!r} of class {type(layer).__name__} cannot be copied on Keras 2, since it "
+            "calls its layers itself: use Keras 3, or make its layers from tf_lowprec.layers"
+        )
     try:
         copy = layer.__class__.from_config(layer.get_config())
         _build_like(copy, layer)
