@@ -8,10 +8,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 import tensorflow as tf
 
-# lp.export, lp.Watch and the serving example have not been brought to TensorFlow 2.15 yet.
-collect_ignore = (
-    ["test_export.py", "test_serving.py", "test_watch.py"] if tf.__version__ < "2.16" else []
-)
+# lp.export has not been looked into on TensorFlow 2.15 yet: two tests of that leg fail.
+collect_ignore = ["test_export.py"] if tf.__version__ < "2.16" else []
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
