@@ -8,9 +8,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 import tensorflow as tf
 
-# lp.export has not been looked into on TensorFlow 2.15 yet: two tests of that leg fail.
-collect_ignore = ["test_export.py"] if tf.__version__ < "2.16" else []
-
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()],

@@ -114,6 +114,9 @@ class PrecisionRecurrent(PrecisionLayer):
     def build(self, sequences_shape, initial_state_shape=None):
         if not self.precision.is_native:
             self.cell._make_seed_state()
+        if all(size is None or isinstance(size, int) for size in sequences_shape):
+            # A list when it comes from a .keras file, and several shapes to Keras 2's RNN.
+            sequences_shape = tuple(sequences_shape)
         super().build(sequences_shape)
 
     def _make_seed_state(self):
