@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import shutil
 import time
 
 import matplotlib
@@ -39,6 +40,7 @@ class Run:
     outputs: tuple | None = None
     rounding: str | None = None
     last: tuple | None = None  # (epochs, weights, outputs): the paper's last step, in more bits
+    after: str | None = None  # the run that the last step goes on from
     epochs: int | None = None  # None: as many as the network's
     update_rounding: str | None = None  # of steps and weights; None: as everything else
 
@@ -62,9 +64,10 @@ def _fixed(integer_bits, fractional_bits, rounding, outputs=None, last=None, epo
     word = (integer_bits, fractional_bits)
     short = "nearest" if rounding == "nearest_up" else rounding
     name = f"<{integer_bits},{fractional_bits}> {short}"
+    after = name if last else None
     if last:
         name += f", last {last[0]} in <{last[1][0]},{last[1][1]}>"
-    return Run(name, word, outputs or word, rounding, last, epochs)
+    return Run(name, word, outputs or word, rounding, last, after, epochs)
 
 
 def _image_data(load, channels):
@@ -125,7 +128,7 @@ NETWORKS = {
     "cifar10_cnn": Network(
         build=lp.models.cifar10_cnn,
         data=_image_data(lp.datasets.cifar10, 3),
-        epochs=12,
+        epochs=5,
         learning_rate=lambda epoch: 0.01,
         momentum=0.9,
         weight_decay=0.0,
@@ -194,6 +197,18 @@ class Training:
     def done(self):
         return self.stalled or len(self.errors) >= (self.run.epochs or self.network.epochs)
 
+    @property
+    def waits(self):
+        """For the run whose last step this is."""
+        return self.run.last is not None and not self.errors
+
+    def go_on_from(self, other):
+        """Takes over a run's first epochs where the last step branches off it."""
+        if self.waits and len(other.errors) == self.network.epochs - self.run.last[0]:
+            shutil.copyfile(other.saved, self.saved)
+            self.errors, self.seconds = list(other.errors), other.seconds
+            self._write_log()
+
     def _load(self):
         if self.model is None:
             if self.errors:
@@ -224,6 +239,9 @@ class Training:
         partial = self.saved.with_suffix(".partial.keras")
         self.model.save(partial)
         partial.replace(self.saved)
+        self._write_log()
+
+    def _write_log(self):
         state = {"test_error_percent": self.errors, "seconds": self.seconds}
         partial = self.log.with_suffix(".partial")
         partial.write_text(json.dumps(state))
@@ -297,6 +315,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("networks", nargs="+", choices=NETWORKS, help="what to train")
+    parser.add_argument("--runs", nargs="+", metavar="RUN", help="names of runs; default: all")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after about this long")
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results/fixed_point"))
     arguments = parser.parse_args()
@@ -310,11 +329,16 @@ def main():
         train, test = network.data()
         try:
             while time.monotonic() < deadline:
-                waiting = [t for t in trainings if not t.done]
-                if not waiting:
+                ready = [t for t in trainings if not (t.done or t.waits)]
+                if arguments.runs:
+                    ready = [t for t in ready if t.run.name in arguments.runs]
+                if not ready:
                     break
-                training = min(waiting, key=lambda t: len(t.errors))
+                training = min(ready, key=lambda t: len(t.errors))
                 training.epoch(train, test)
+                for other in trainings:
+                    if other.run.after == training.run.name:
+                        other.go_on_from(training)
                 epoch, error = len(training.errors), training.errors[-1]
                 console.print(f"{name} {training.run.name}: epoch {epoch}: {error:.2f} %")
         except KeyboardInterrupt:
