@@ -3,8 +3,8 @@
     PYTHONPATH=. .venv/bin/python hardware/resources.py
 
 For Xilinx 7-series, after synthesis: nothing is placed or routed, so there are no slices and no
-clock rate. The 784 elements and 28 rounding units are synthesized once each and counted; --whole
-synthesizes the whole accelerator, hierarchy kept, with its memories and controller. Writes
+clock rate. An element is synthesized once and counted 784 times; everything else of the accelerator, its
+skewing, tile memories, rounding units, controller and FIFOs, is synthesized in place. Writes
 hardware/resources.json.
 """
 
@@ -27,21 +27,18 @@ ROUNDING = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--whole", action="store_true", help="the whole accelerator too: slow")
-    options = parser.parse_args()
+    parser.parse_args()
     element = xilinx.resources("lp_pe", WL=WL, ACC_W=ACC_W)
     print("element", element, flush=True)
     report = {"device": DEVICE, "yosys": yosys.version(), "element": element, "designs": {}}
+    size = {"ROWS": SIDE, "COLS": SIDE, "WL": WL, "ACC_W": ACC_W}
     for name, modes in ROUNDING.items():
-        parameters = {"WL": WL, "ACC_W": ACC_W, "MODES": modes}
-        unit = xilinx.resources("lp_round", **parameters)
-        array = {kind: SIDE**2 * element[kind] + SIDE * unit[kind] for kind in unit}
-        report["designs"][name] = {"rounding_unit": unit, "elements_and_units": array}
-        print(name, unit, array, flush=True)
-        write(report)
-    if options.whole:
-        size = {"ROWS": SIDE, "COLS": SIDE, "WL": WL, "ACC_W": ACC_W}
-        report["whole, all modes"] = xilinx.resources("lp_accelerator", **size)
+        unit = xilinx.resources("lp_round", WL=WL, ACC_W=ACC_W, MODES=modes)
+        rest = xilinx.resources("lp_accelerator", ["lp_pe"], **size, MODES=modes)
+        elements = rest.pop("lp_pe")
+        whole = {kind: elements * element[kind] + rest[kind] for kind in rest}
+        report["designs"][name] = {"rounding_unit": unit, "elements": elements, "whole": whole}
+        print(name, unit, whole, flush=True)
         write(report)
 
 

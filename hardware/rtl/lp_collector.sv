@@ -52,7 +52,7 @@ module lp_collector #(
         .in_valid(sum_valid[j]),
         .in_sum(sum[j]),
         .out_valid,
-        .out_value,
+        .out_value(out_value),
         .out_beyond
     );
     lp_delay #(.W(WL + 1), .DEPTH(COLS - 1 - j)) align (

@@ -12,6 +12,7 @@ module lp_ram #(
     input  logic [ADDR_W-1:0] read_address,
     output logic [     W-1:0] read_data
 );
+  (* ram_style = "auto" *)
   logic [W-1:0] memory[DEPTH];
   always_ff @(posedge clk) begin
     if (write) memory[write_address] <= write_data;

@@ -1,6 +1,8 @@
 """Resources of a module in a Xilinx 7-series FPGA, by Yosys's synth_xilinx."""
 
+import pathlib
 import re
+import tempfile
 
 from hardware.synth import yosys
 
@@ -13,25 +15,29 @@ _FF = {"FDRE", "FDSE", "FDCE", "FDPE"}
 _BLOCKS = {"RAMB36E1": 1.0, "RAMB18E1": 0.5}
 
 
-def resources(top, **parameters):
+def resources(top, black_boxes=(), **parameters):
     """{"lut", "ff", "dsp", "bram36", "carry"} of a module, its hierarchy kept.
 
-    Nothing is placed or routed: no slices, no clock rate.
+    Nothing is placed or routed: no slices, no clock rate. Modules named in `black_boxes` are not
+    looked into but counted, each under its name.
     """
-    text = yosys.run(
-        [*yosys.read(top, parameters), f"synth_xilinx -family xc7 -noiopad -top {top}", "stat"]
-    )
-    cells = {}
-    # The last table is that of the whole design, all instances counted.
-    for line in text.rsplit("Number of cells:", 1)[1].splitlines()[1:]:
-        found = re.match(r"^\s+(\w+)\s+(\d+)$|^\s+(\d+)\s+(\w+)$", line)
-        if not line.strip():
-            break
-        if not found:
-            continue  # an instance of a module, whose cells are counted
-        name, count = found[1] or found[4], int(found[2] or found[3])
-        cells[name] = cells.get(name, 0) + count
-    return summary(cells)
+    yosys.BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=yosys.BUILD) as work:
+        design, netlist = pathlib.Path(work) / "design.il", pathlib.Path(work) / "netlist.json"
+        if black_boxes:
+            yosys.elaborate(top, parameters, black_boxes, design)
+            commands = [f"read_rtlil {design}"]
+        else:
+            commands = yosys.read(top, parameters)
+        yosys.run(
+            [
+                *commands,
+                f"synth_xilinx -family xc7 -noiopad -top {top}",
+                f"write_json {netlist}",
+            ]
+        )
+        cells = yosys.count_cells(netlist, top)
+    return {**summary(cells), **{name: cells.get(name, 0) for name in black_boxes}}
 
 
 def summary(cells):

