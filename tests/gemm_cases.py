@@ -62,3 +62,20 @@ def exponents(format, where, rng):
     }[where]
     left = int(np.clip(total // 2 + rng.integers(-3, 4), -140, 120))
     return left, int(total) - left
+
+
+def narrow(mantissa_bits, chunk, rounding="nearest_even"):
+    return lp.Accumulator(lp.FloatFormat(6, mantissa_bits), chunk, rounding)
+
+
+# A format, chunk and rounding of its own for each pass, so that none is taken for another.
+DIFFERENT = lp.Policy(
+    lp.Gemm(lp.FP8_E4M3FN, lp.FP8_E5M2, narrow(5, 7), lp.FP16),
+    lp.Gemm(lp.FP8_E5M2, lp.FP6_E3M2FN, narrow(4, 5, "toward_zero"), lp.BF16),
+    lp.Gemm(lp.FP4_E2M1FN, lp.FP8_E4M3FN, narrow(3, None, "nearest_up"), lp.FloatFormat(5, 5)),
+)
+STOCHASTIC = lp.Policy(
+    lp.Gemm(lp.FP8_E4M3FN, lp.FP8_E5M2, narrow(5, 7, "stochastic"), lp.FP16, "stochastic"),
+    lp.Gemm(lp.FP8_E5M2, lp.FP6_E3M2FN, narrow(4, 5, "stochastic"), lp.BF16, "stochastic"),
+    lp.Gemm(lp.FP4_E2M1FN, lp.FP8_E4M3FN, narrow(3, None, "stochastic"), lp.BF16, "stochastic"),
+)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import assert_same_bits
+from gemm_cases import DIFFERENT, STOCHASTIC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops.test_conv2d_narrow import FORMATS, SEED, accumulators, gemm_of, geometries, lengths, slow
@@ -67,21 +68,6 @@ def test_any_geometry_and_policy(data, geometry, seed):
     check(rng, x, w, policy, tuple(size), **options)
 
 
-def narrow(mantissa_bits, chunk, rounding="nearest_even"):
-    return lp.Accumulator(lp.FloatFormat(6, mantissa_bits), chunk, rounding)
-
-
-# A format, chunk and rounding of its own for each pass, so that none is taken for another.
-DIFFERENT = lp.Policy(
-    lp.Gemm(lp.FP8_E4M3FN, lp.FP8_E5M2, narrow(5, 7), lp.FP16),
-    lp.Gemm(lp.FP8_E5M2, lp.FP6_E3M2FN, narrow(4, 5, "toward_zero"), lp.BF16),
-    lp.Gemm(lp.FP4_E2M1FN, lp.FP8_E4M3FN, narrow(3, None, "nearest_up"), lp.FloatFormat(5, 5)),
-)
-STOCHASTIC = lp.Policy(
-    lp.Gemm(lp.FP8_E4M3FN, lp.FP8_E5M2, narrow(5, 7, "stochastic"), lp.FP16, "stochastic"),
-    lp.Gemm(lp.FP8_E5M2, lp.FP6_E3M2FN, narrow(4, 5, "stochastic"), lp.BF16, "stochastic"),
-    lp.Gemm(lp.FP4_E2M1FN, lp.FP8_E4M3FN, narrow(3, None, "stochastic"), lp.BF16, "stochastic"),
-)
 Q = lp.FixedPointFormat(4, 8)
 WIDE = lp.Policy.fixed_point(Q, "nearest_even", activations=lp.FixedPointFormat(6, 6))
 each_policy = pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import assert_same_bits
+from gemm_cases import DIFFERENT, STOCHASTIC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,23 +16,6 @@ from tf_lowprec.ops.streams import Stream
 
 SEED = (5, -6)
 EXACT = lp.Gemm(lp.BF16, lp.BF16)  # small integers stay what they are, in any order
-
-
-def narrow(mantissa_bits, chunk, rounding="nearest_even"):
-    return lp.Accumulator(lp.FloatFormat(6, mantissa_bits), chunk, rounding)
-
-
-# A format, chunk and rounding of its own for each pass, so that none is taken for another.
-DIFFERENT = lp.Policy(
-    lp.Gemm(lp.FP8_E4M3FN, lp.FP8_E5M2, narrow(5, 7), lp.FP16),
-    lp.Gemm(lp.FP8_E5M2, lp.FP6_E3M2FN, narrow(4, 5, "toward_zero"), lp.BF16),
-    lp.Gemm(lp.FP4_E2M1FN, lp.FP8_E4M3FN, narrow(3, None, "nearest_up"), lp.FloatFormat(5, 5)),
-)
-STOCHASTIC = lp.Policy(
-    lp.Gemm(lp.FP8_E4M3FN, lp.FP8_E5M2, narrow(5, 7, "stochastic"), lp.FP16, "stochastic"),
-    lp.Gemm(lp.FP8_E5M2, lp.FP6_E3M2FN, narrow(4, 5, "stochastic"), lp.BF16, "stochastic"),
-    lp.Gemm(lp.FP4_E2M1FN, lp.FP8_E4M3FN, narrow(3, None, "stochastic"), lp.BF16, "stochastic"),
-)
 
 
 def normal(seed, shape):
