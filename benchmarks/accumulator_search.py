@@ -1,12 +1,12 @@
 """Accumulator widths by search, against the closed form's plan: LeNet-300-100 on MNIST.
 
-    python benchmarks/accumulator_search.py [--budget 12] [--seeds 2]
+    python benchmarks/accumulator_search.py [--budget 12] [--repeats 3] [--seeds 5]
 
 784-300-100-10, SGD with momentum 0.9 at 0.02, batch 128, one epoch; E5M2 operands, loss scaled by
 1000, sequential sums to nearest (or what the options say), the last layer in (1,6,9). The search
-judges by the accuracy on 10,000 of the training images; the table shows the test images, other
-seeds included. Finished parts are kept in results/accumulator_search/. Writes
-accumulator_search.json and .png.
+judges by the accuracy on 10,000 of the training images; the table shows the test images, after
+trainings from other initial weights in other orders. Finished parts are kept in
+results/accumulator_search/. Writes accumulator_search.json and .png.
 """
 
 import argparse
@@ -52,7 +52,8 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--budget", type=int, default=12)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3, help="trainings of a plan in the search")
+    parser.add_argument("--seeds", type=int, default=5, help="trainings of a plan afterwards")
     parser.add_argument("--rounding", default="nearest_even")
     parser.add_argument("--chunk", type=int, default=0, help="terms; 0: one sum")
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
@@ -71,6 +72,7 @@ def main():
             validation_data=validation,
             rounding=arguments.rounding,
             chunk=arguments.chunk or None,
+            repeats=arguments.repeats,
             progress=lambda t: print(t.label, t.bits, t.metric, f"{t.loss:.4f}", flush=True),
         )
         found.to_json(path)
@@ -80,24 +82,30 @@ def main():
 
     runs = {"float32": None, "closed form": found.reference.plan, "search": found.best.plan}
     errors = {}
-    for seed in range(1, arguments.seeds + 1):
+    for seed in range(100, 100 + arguments.seeds):
         for name, plan in runs.items():
             part = folder / f"{kind}_{name.replace(' ', '_')}_{seed}.json"
             if not part.exists():
-                trainer = _Trainer(build(seed), train, test, 128, None, "accuracy", 1000.0, seed)
+                trainer = _Trainer(build(seed), train, test, 128, None, "accuracy", 1000.0, [seed])
                 part.write_text(json.dumps(100 - 100 * trainer.train(name, plan).metric))
             errors.setdefault(name, []).append(json.loads(part.read_text()))
             print(seed, name, errors[name][-1], flush=True)
     table = Table(title="Test error after one epoch, %")
-    for column in ("plan", "accumulator bits", "mean", *map(str, range(1, arguments.seeds + 1))):
+    for column in ("plan", "accumulator bits", "mean", "to closed form", "each"):
         table.add_column(column, justify="right")
     bits = {"float32": "", "closed form": found.reference.bits, "search": found.best.bits}
     for name, values in errors.items():
-        cells = [f"{v:.2f}" for v in (statistics.mean(values), *values)]
-        table.add_row(name, str(bits[name]), *cells)
+        # Paired: the same initial weights, the same batches.
+        apart = [v - reference for v, reference in zip(values, errors["closed form"], strict=True)]
+        difference = f"{statistics.mean(apart):+.2f}"
+        if len(apart) > 1 and any(apart):
+            difference += f" +- {statistics.stdev(apart) / len(apart) ** 0.5:.2f}"
+        each = " ".join(f"{v:.2f}" for v in values)
+        table.add_row(name, str(bits[name]), f"{statistics.mean(values):.2f}", difference, each)
     Console(width=100).print(table)
     record = {
         "command": "python benchmarks/accumulator_search.py "
+        f"--budget {arguments.budget} --repeats {arguments.repeats} --seeds {arguments.seeds} "
         f"--rounding {arguments.rounding} --chunk {arguments.chunk}",
         "machine": machine(),
         "test_error_percent": errors,

@@ -2,8 +2,8 @@
 
     PYTHONPATH=. .venv/bin/python hardware/resources.py
 
-For Xilinx 7-series, after synthesis: nothing is placed or routed, so there are no slices and no clock
-rate. An element is synthesized once and counted 784 times; everything else of the accelerator, its
+For Xilinx 7-series, after synthesis: nothing is placed or routed, so there are no slices and no
+clock rate. An element is synthesized once and counted 784 times; everything else, the
 skewing, tile memories, rounding units, controller and FIFOs, is synthesized in place. Takes ten
 minutes. Writes hardware/resources.json.
 """

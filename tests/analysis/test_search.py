@@ -31,7 +31,7 @@ def found():
     before = [w.copy() for w in model.get_weights()]
     seen = []
     result = lp.analysis.search(
-        model, train, 6, validation_data=validation, batch_size=64, progress=seen.append
+        model, train, 6, validation_data=validation, batch_size=64, repeats=2, progress=seen.append
     )
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
     assert tuple(seen) == result.trials
@@ -45,6 +45,8 @@ def test_it_finds_fewer_bits(found):
     assert found.best.metric >= found.reference.metric - found.tolerance
     for trial in found.trials[1:]:
         assert trial.bits == total_bits(trial.plan)
+    for trial in found.trials:
+        assert len(trial.metrics) == 2 and trial.metric == pytest.approx(np.mean(trial.metrics))
 
 
 def test_files(found, tmp_path):
@@ -56,11 +58,11 @@ def test_files(found, tmp_path):
 def test_pareto_front():
     plan = object()
     trials = [
-        Trial("closed form", plan, 10, 0.90, 0.0, 0),
-        Trial("a", plan, 8, 0.91, 0.0, 0),
-        Trial("b", plan, 6, 0.85, 0.0, 0),
-        Trial("c", plan, 7, 0.84, 0.0, 0),
-        Trial("float32", None, None, 0.95, 0.0, 0),
+        Trial("closed form", plan, 10, 0.90, 0.0, ()),
+        Trial("a", plan, 8, 0.91, 0.0, ()),
+        Trial("b", plan, 6, 0.85, 0.0, ()),
+        Trial("c", plan, 7, 0.84, 0.0, ()),
+        Trial("float32", None, None, 0.95, 0.0, ()),
     ]
     result = SearchResult(tuple(trials), "accuracy", 0.001)
     assert [t.label for t in result.pareto()] == ["b", "a"]
@@ -71,6 +73,8 @@ def test_arguments():
     model, train, validation = problem()
     with pytest.raises(ValueError, match="budget = 2"):
         lp.analysis.search(model, train, 2, validation_data=validation)
+    with pytest.raises(ValueError, match="repeats = 0"):
+        lp.analysis.search(model, train, 4, validation_data=validation, repeats=0)
     model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="not compiled"):
         lp.analysis.search(model, train, 4, validation_data=validation)

@@ -24,15 +24,15 @@ def total_bits(plan):
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One short training.
+    """A plan and how it trains: short trainings that differ in the order of the examples.
 
     Attributes:
         label: "float32", "closed form", "noise 1.2e-02" (a candidate by its threshold), "refined".
         plan: the Plan, or None of float32.
         bits: `total_bits` of it, None of float32.
-        metric: the validation metric, larger is better.
-        loss: the validation loss.
-        seed: of the training.
+        metric: the validation metric, larger is better, a mean over the trainings.
+        loss: the validation loss, a mean as well.
+        metrics: the metric of each training, by seed.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Trial:
     bits: object
     metric: float
     loss: float
-    seed: int
+    metrics: tuple
 
     def get_config(self):
         plan = None if self.plan is None else self.plan.get_config()
@@ -49,7 +49,7 @@ class Trial:
     @classmethod
     def from_config(cls, config):
         plan = config["plan"] and Plan.from_config(config["plan"])
-        return cls(**{**config, "plan": plan})
+        return cls(**{**config, "plan": plan, "metrics": tuple(config["metrics"])})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,22 +153,24 @@ def search(
     tolerance=0.002,
     loss_scale=1000.0,
     seed=0,
+    repeats=3,
     progress=None,
 ):
     """Accumulator widths for each layer and pass, fewer than the closed form's at equal accuracy.
 
-    One training in float32 and one under the plan of the VRR (`plan`) come first. The noise that an
-    accumulator of each width adds is then measured on the float32-trained model's own sums. For a
-    threshold of noise, a candidate gives every sum the fewest bits that stay below it; short
-    trainings bisect the candidates for the one of fewest bits that is as good as the closed form's
-    plan. What is left of the budget takes single bits off it, where the measured noise per bit is
-    least, and keeps what is still as good.
+    A trial trains a plan `repeats` times, in other orders of the examples, and is judged by the
+    mean: one training alone would reward luck. One trial in float32 and one under the plan of the
+    VRR (`plan`) come first. The noise that an accumulator of each width adds is then measured on
+    the float32-trained model's own sums. For a threshold of noise, a candidate gives every sum the
+    fewest bits that stay below it; trials bisect the candidates for the one of fewest bits that is
+    as good as the closed form's plan. What is left of the budget takes single bits off it, where
+    the measured noise per bit is least, and keeps what is still as good.
 
     Args:
         model: a built, compiled Keras model that lp.convert can copy; its weights are the start of
             every training, and are left as they are.
         data: (x, y) to train on.
-        budget: trainings in all, at least 3.
+        budget: trials in all, at least 3.
         validation_data: (x, y) to judge by.
         batch_size: examples in a batch.
         steps: batches of a short training; None: one epoch.
@@ -176,8 +178,10 @@ def search(
         metric: a Keras metric's name, larger is better.
         tolerance: in units of the metric.
         loss_scale: see `optimizers.loss_scaling`.
-        seed: of the trainings; all see the same batches.
-        progress: a function of a Trial, called after each training.
+        seed: of a trial's first training; the others take the next integers. Trainings of the same
+            seed see the same batches.
+        repeats: trainings of each plan.
+        progress: a function of a Trial, called after each.
 
     Returns:
         A SearchResult.
@@ -186,7 +190,9 @@ def search(
         ValueError: an argument out of range, a model that is not built or compiled.
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 3:
-        raise ValueError(f"budget = {budget!r} must be an integer of at least 3 trainings")
+        raise ValueError(f"budget = {budget!r} must be an integer of at least 3 trials")
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+        raise ValueError(f"repeats = {repeats!r} must be a positive integer")
     if getattr(model, "optimizer", None) is None:
         raise ValueError(f"model {model.name!r} is not compiled: compile it, so that it can train")
     options = {
@@ -196,7 +202,8 @@ def search(
         "accumulator_exponent_bits": accumulator_exponent_bits,
         "last_layer": last_layer,
     }
-    trainer = _Trainer(model, data, validation_data, batch_size, steps, metric, loss_scale, seed)
+    seeds = range(seed, seed + repeats)
+    trainer = _Trainer(model, data, validation_data, batch_size, steps, metric, loss_scale, seeds)
     trials = []
 
     def attempt(label, candidate):
@@ -238,33 +245,37 @@ def search(
 
 
 class _Trainer:
-    def __init__(self, model, data, validation_data, batch_size, steps, metric, loss_scale, seed):
-        self.model, self.metric, self.loss_scale, self.seed = model, metric, loss_scale, seed
+    def __init__(self, model, data, validation_data, batch_size, steps, metric, loss_scale, seeds):
+        self.model, self.metric, self.loss_scale, self.seeds = model, metric, loss_scale, seeds
         self.batch_size, self.validation_data = batch_size, validation_data
-        x, y = (np.asarray(part) for part in data)
-        order = np.random.default_rng(seed).permutation(len(x))
-        order = order[: None if steps is None else steps * batch_size]
-        self.x, self.y = x[order], y[order]
+        self.x, self.y = (np.asarray(part) for part in data)
+        self.examples = len(self.x) if steps is None else min(steps * batch_size, len(self.x))
         self.trained = None
 
     def train(self, label, candidate):
+        found = [self._train_once(candidate, seed) for seed in self.seeds]
+        metrics = tuple(f[self.metric] for f in found)
+        bits = None if candidate is None else total_bits(candidate)
+        loss = float(np.mean([f["loss"] for f in found]))
+        return Trial(label, candidate, bits, float(np.mean(metrics)), loss, metrics)
+
+    def _train_once(self, candidate, seed):
         from tf_lowprec.convert import convert
         from tf_lowprec.optimizers import loss_scaling
         from tf_lowprec.precision import Policy
 
-        tf.keras.utils.set_random_seed(self.seed)
+        order = np.random.default_rng(seed).permutation(len(self.x))[: self.examples]
+        tf.keras.utils.set_random_seed(seed)
         model = convert(self.model, Policy.float32() if candidate is None else candidate)
         optimizer = type(self.model.optimizer).from_config(self.model.optimizer.get_config())
         scale = self.loss_scale if candidate is not None else 1.0
         model.compile(loss_scaling(optimizer, scale), self.model.loss, metrics=[self.metric])
-        model.fit(self.x, self.y, self.batch_size, epochs=1, shuffle=False, verbose=0)
-        found = model.evaluate(*self.validation_data, batch_size=1000, verbose=0, return_dict=True)
+        x, y = self.x[order], self.y[order]
+        model.fit(x, y, self.batch_size, epochs=1, shuffle=False, verbose=0)
         if candidate is None:
             self.trained = model
-        bits = None if candidate is None else total_bits(candidate)
-        return Trial(
-            label, candidate, bits, float(found[self.metric]), float(found["loss"]), self.seed
-        )
+        found = model.evaluate(*self.validation_data, batch_size=1000, verbose=0, return_dict=True)
+        return {name: float(value) for name, value in found.items()}
 
 
 class _Noise:
