@@ -54,6 +54,7 @@ def main():
     parser.add_argument("--budget", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3, help="trainings of a plan in the search")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of a plan afterwards")
+    parser.add_argument("--tolerance", type=float, default=0.001, help="of accuracy")
     parser.add_argument("--rounding", default="nearest_even")
     parser.add_argument("--chunk", type=int, default=0, help="terms; 0: one sum")
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
@@ -62,7 +63,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     train, validation, test = load()
 
-    kind = f"{arguments.rounding}_{arguments.chunk}"
+    kind = f"{arguments.rounding}_{arguments.chunk}_{arguments.tolerance:g}"
     path = folder / f"search_{kind}.json"
     if not path.exists():
         found = searching(
@@ -73,6 +74,7 @@ def main():
             rounding=arguments.rounding,
             chunk=arguments.chunk or None,
             repeats=arguments.repeats,
+            tolerance=arguments.tolerance,
             progress=lambda t: print(t.label, t.bits, t.metric, f"{t.loss:.4f}", flush=True),
         )
         found.to_json(path)
@@ -106,6 +108,7 @@ def main():
     record = {
         "command": "python benchmarks/accumulator_search.py "
         f"--budget {arguments.budget} --repeats {arguments.repeats} --seeds {arguments.seeds} "
+        f"--tolerance {arguments.tolerance:g} "
         f"--rounding {arguments.rounding} --chunk {arguments.chunk}",
         "machine": machine(),
         "test_error_percent": errors,
