@@ -96,7 +96,7 @@ docs: .venv-docs/installed ## build the documentation's site into build/site
 .venv-notebooks/installed: requirements/notebooks.txt tf_lowprec/_ops.so
 	$(VENV)/python -m venv .venv-notebooks
 	.venv-notebooks/bin/pip install -q -r $<
-	@# It sees TensorFlow, and this source tree, in .venv.
+	@# It sees the packages of .venv, TensorFlow among them.
 	site=$$(.venv-notebooks/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	$(VENV)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$site/tensorflow.pth
 	@touch $@
