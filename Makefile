@@ -10,11 +10,11 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 VENV := .venv/bin
 SOURCES := $(shell find cc build_deps third_party -type f -not -name '*.pyc') \
 	BUILD WORKSPACE .bazelrc
-PYTHON_SOURCES := tf_lowprec tests benchmarks examples hardware setup.py
+PYTHON_SOURCES := tf_lowprec tests benchmarks examples hardware tools docs/notebooks setup.py
 CC_SOURCES = $(shell find cc tests/cc benchmarks examples hardware/sim -name '*.cc' -o -name '*.h')
 
 .PHONY: demo demo-multiworker test test-addons test-legacy-keras build lint format sanitize fuzz cc-test \
-	gpu-test docs types serving hardware hardware-test hardware-test-small clean help
+	gpu-test docs notebooks types serving hardware hardware-test hardware-test-small clean help
 
 demo: tf_lowprec/_ops.so ## train MNIST in fixed point: EPOCHS=3 RESULTS=results
 	@$(VENV)/python examples/demo.py --epochs $(EPOCHS) --results $(RESULTS)
@@ -92,6 +92,17 @@ hardware: hardware-test-small ## hardware/*.json, *.png: utilization, resources,
 
 docs: .venv-docs/installed ## build the documentation's site into build/site
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+.venv-notebooks/installed: requirements/notebooks.txt tf_lowprec/_ops.so
+	$(VENV)/python -m venv .venv-notebooks
+	.venv-notebooks/bin/pip install -q -r $<
+	@# It sees the packages of .venv, TensorFlow among them.
+	site=$$(.venv-notebooks/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	$(VENV)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$site/tensorflow.pth
+	@touch $@
+
+notebooks: .venv-notebooks/installed ## run docs/notebooks and save what they show
+	PYTHONPATH=$(CURDIR) .venv-notebooks/bin/python tools/notebooks.py docs/notebooks/*.ipynb
 
 types: .venv-docs/installed ## check the package's type hints
 	.venv-docs/bin/mypy

@@ -412,3 +412,9 @@ def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message) as error:
         call()
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_str_is_the_table_in_a_notebook_too(monkeypatch):
+    # There rich shows tables by itself, unless it is told not to.
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert "GRAD n" in str(analysis.plan(lp.models.mnist_dnn(), batch_size=128))

@@ -146,7 +146,9 @@ class Hardware:
         return rich_table
 
     def __str__(self):
-        console = Console(file=io.StringIO(), width=120, force_terminal=False, color_system=None)
+        # In a notebook rich would show the table itself and leave the text empty.
+        plain = {"force_terminal": False, "force_jupyter": False, "color_system": None}
+        console = Console(file=io.StringIO(), width=120, **plain)
         console.print(self.table())
         return console.file.getvalue()
 

@@ -67,7 +67,9 @@ def text(plan, width=120):
     """The table as plain text."""
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=width, force_terminal=False, color_system=None)
+    # In a notebook rich would show the table itself and leave the text empty.
+    plain = {"force_terminal": False, "force_jupyter": False, "color_system": None}
+    console = Console(file=io.StringIO(), width=width, **plain)
     console.print(table(plan))
     return console.file.getvalue()
 
