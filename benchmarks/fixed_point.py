@@ -138,7 +138,7 @@ NETWORKS = {
             _fixed(2, 14, "nearest_up", (6, 10)),
             _fixed(2, 14, "stochastic", (6, 10)),
             _fixed(4, 12, "stochastic", (6, 10)),
-            _fixed(4, 12, "stochastic", (6, 10), last=(2, (4, 16), (6, 14))),
+            _fixed(4, 12, "stochastic", (6, 10), last=(2, (4, 16), (6, 12))),
         ),
         published={"float32": 24.6, "<2,14> stochastic": 25.4, "<4,12> stochastic": 28.8},
     ),
