@@ -4,7 +4,8 @@
 
 Every run goes on where it stopped: after each epoch its model and its test errors are saved in
 results/fixed_point/. Writes <network>.json and <network>.png there and prints a table. Runs of one
-network take turns, epoch by epoch, so that whatever time allows they can be compared.
+network take turns, epoch by epoch, so that whatever time allows they can be compared. Table and
+picture show what docs/fixed_point/ has of runs that were not trained here.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from rich.table import Table
 
 import tf_lowprec as lp
 
+PUBLISHED = pathlib.Path(__file__).parents[1] / "docs/fixed_point"
 SEED = 1
 GIVE_UP = 3  # epochs at chance level, after which a run is called stalled
 
@@ -189,6 +191,15 @@ class Training:
             state = json.loads(self.log.read_text())
             self.errors, self.seconds = state["test_error_percent"], state["seconds"]
 
+    def take_published(self, name):
+        """The committed errors, if nothing was trained here: to show, not to go on from."""
+        path = PUBLISHED / f"{name}.json"
+        if self.errors or not path.exists():
+            return
+        for run in json.loads(path.read_text())["runs"]:
+            if run["name"] == self.run.name:
+                self.errors, self.seconds = run["test_error_percent"], run["seconds"]
+
     @property
     def stalled(self):
         return len(self.errors) >= GIVE_UP and min(self.errors[-GIVE_UP:]) > 80
@@ -255,6 +266,7 @@ def report(name, network, trainings, folder, console):
         table.add_column(column, justify="left" if column in ("run", "outputs") else "right")
     runs = []
     for training in trainings:
+        training.take_published(name)
         run, errors = training.run, training.errors
         outputs = "float32" if run.outputs is None else str(lp.FixedPointFormat(*run.outputs))
         runs.append(
