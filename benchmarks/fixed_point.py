@@ -331,6 +331,9 @@ def main():
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after about this long")
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results/fixed_point"))
     arguments = parser.parse_args()
+    names = {run.name for name in arguments.networks for run in NETWORKS[name].runs}
+    if unknown := set(arguments.runs or ()) - names:
+        parser.error(f"--runs: {sorted(unknown)} must be among {sorted(names)}")
     console = Console()
     deadline = time.monotonic() + 60 * arguments.minutes
     for name in arguments.networks:

@@ -4,8 +4,8 @@
 
 For Xilinx 7-series, after synthesis: nothing is placed or routed, so there are no slices and no
 clock rate. An element is synthesized once and counted 784 times; everything else, the
-skewing, tile memories, rounding units, controller and FIFOs, is synthesized in place. Takes ten
-minutes. Writes hardware/resources.json.
+skewing, tile memories, rounding units, controller and FIFOs, is synthesized in place. Writes
+hardware/resources.json.
 """
 
 import argparse

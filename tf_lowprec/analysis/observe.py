@@ -1,12 +1,12 @@
 """analysis.observe: what the formats of a model's layers do to a real batch."""
 
 import dataclasses
-import io
 
 import numpy as np
 import tensorflow as tf
 
 from tf_lowprec.analysis.gemms import PASSES
+from tf_lowprec.analysis.report import plain_text
 from tf_lowprec.analysis.sampled_sums import draw, matrices, retention, swamped
 from tf_lowprec.formats import Rounding
 from tf_lowprec.ops.quantize import quantize
@@ -91,13 +91,7 @@ class Observations:
         return table
 
     def __str__(self):
-        from rich.console import Console
-
-        # In a notebook rich would show the table itself and leave the text empty.
-        plain = {"force_terminal": False, "force_jupyter": False, "color_system": None}
-        console = Console(file=io.StringIO(), width=120, **plain)
-        console.print(self.table())
-        return console.file.getvalue()
+        return plain_text(self.table())
 
 
 def observe(model, data, batch_size=None, *, loss=None, loss_scale=None, samples=256, seed=0):

@@ -182,7 +182,7 @@ class Plan:
         report.plot(self, path)
 
     def __str__(self):
-        return report.text(self)
+        return report.plain_text(self.table())
 
     def get_config(self):
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

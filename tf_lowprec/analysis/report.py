@@ -63,14 +63,14 @@ def table(plan):
     return rich_table
 
 
-def text(plan, width=120):
-    """The table as plain text."""
+def plain_text(rich_table, width=120):
+    """A table of rich's as plain text."""
     from rich.console import Console
 
     # In a notebook rich would show the table itself and leave the text empty.
     plain = {"force_terminal": False, "force_jupyter": False, "color_system": None}
     console = Console(file=io.StringIO(), width=width, **plain)
-    console.print(table(plan))
+    console.print(rich_table)
     return console.file.getvalue()
 
 
