@@ -11,7 +11,8 @@ needs seeds more than depth.
 
 Every epoch is saved in results/vrr_training/; the same command goes on. What docs/vrr/training.json
 holds of the same setting counts as finished. Seeds take turns: whatever time allows, what is
-finished is comparable. Writes <network>.json and <network>.png there.
+finished is comparable. Writes <network>.json and <network>.png there. Two processes share the work,
+one with --part 1/2 and one with --part 2/2; with TF_NUM_INTRAOP_THREADS=1 each keeps to a core.
 
 ImageNet networks: --network resnet18 --dataset my_module:imagenet, a function that returns
 (train, test, shape, classes): tf.data.Datasets of (image in [0, 1], label), unbatched. Without
@@ -378,6 +379,14 @@ def plot(records, options, path):
     plt.close(figure)
 
 
+def part_of(text):
+    """(I, N) of "I/N"."""
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 1 <= I <= N, like 1/2")
+    return int(part), int(parts)
+
+
 def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -397,6 +406,9 @@ def arguments():
         "--runs", nargs="+", default=names, metavar="RUN", choices=names,
         help=f"which to train, of: {'; '.join(names)}",
     )  # fmt: skip
+    parser.add_argument(
+        "--part", type=part_of, default=(1, 1), metavar="I/N", help="train every N-th run only"
+    )
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
     return parser.parse_args()
 
@@ -408,12 +420,19 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     data = Pipeline(options.dataset) if options.dataset else Cifar10(options.images, options.size)
     chosen = [c for c in configurations() if c.name in options.runs]
-    trainings = [
-        Training(c, seed, data, options, folder)
-        for seed in range(1, options.seeds + 1)
-        for c in chosen
-    ]
-    take_published(trainings, options)
+
+    def known():
+        """Every run, with what is finished of it: here, by another part, or published."""
+        found = [
+            Training(c, seed, data, options, folder)
+            for seed in range(1, options.seeds + 1)
+            for c in chosen
+        ]
+        take_published(found, options)
+        return found
+
+    part, parts = options.part
+    trainings = known()[part - 1 :: parts]
     deadline = time.monotonic() + 60 * options.minutes
     per_epoch = min(data.steps(options.batch_size), options.steps or 10**9)
     columns = (
@@ -439,7 +458,7 @@ def main():
                         console.print(f"{name}: {training.state['errors']}")
     except KeyboardInterrupt:
         console.print("Interrupted: finished epochs are saved; the same command goes on.")
-    report(summarize(trainings), options, folder, console)
+    report(summarize(known()), options, folder, console)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,8 @@ class AdaCompGpuEncoder {
   // Returns the packet's length in words, or -1 if there is no memory or the GPU failed.
   int64_t Select();
   void Write(uint32_t* packet);
+  // The same into host memory, which is written when it returns: true, unless as Select's -1.
+  bool WriteToHost(uint32_t* packet);
 
  private:
   template <typename T>
@@ -90,6 +92,11 @@ class AdaCompGpuEncoder {
   PacketHeader header_;
   int64_t num_words_ = 0;
 };
+
+// A packet's copy in device memory, or nullptr if there is none left or the GPU failed. The host's
+// is read until the stream has come here.
+const uint32_t* PutPacketOnGpu(const uint32_t* packet, int64_t num_words,
+                               const GpuAllocate& allocate, void* stream);
 
 // CheckAdaCompPacket and AddAdaCompPacket for a packet in device memory. The host waits for the
 // stream in Check.

@@ -122,6 +122,21 @@ void AdaCompGpuEncoder::Write(uint32_t* packet) {
   AddChecksum(packet, num_words_, packet + 1, stream_);
 }
 
+bool AdaCompGpuEncoder::WriteToHost(uint32_t* packet) {
+  uint32_t* const on_gpu = Allocate<uint32_t>(num_words_);
+  if (on_gpu == nullptr) return false;
+  Write(on_gpu);
+  return FetchFromGpu(packet, on_gpu, static_cast<size_t>(num_words_) * sizeof(uint32_t), stream_);
+}
+
+const uint32_t* PutPacketOnGpu(const uint32_t* packet, int64_t num_words,
+                               const GpuAllocate& allocate, void* stream) {
+  const size_t bytes = static_cast<size_t>(num_words) * sizeof(uint32_t);
+  void* const on_gpu = allocate(std::max<int64_t>(static_cast<int64_t>(bytes), 1));
+  if (on_gpu == nullptr || !PutOnGpu(on_gpu, packet, bytes, stream)) return nullptr;
+  return static_cast<const uint32_t*>(on_gpu);
+}
+
 AdaCompGpuDecoder::AdaCompGpuDecoder(const uint32_t* packet, int64_t num_words,
                                      GpuAllocate allocate, void* stream)
     : allocate_(std::move(allocate)),

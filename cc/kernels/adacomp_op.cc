@@ -1,5 +1,10 @@
 // OpKernels of Lowprec>AdaCompEncode and Lowprec>AdaCompDecode: attributes, checks, threads. The
-// work is done in adacomp_codec.cc.
+// work is done in adacomp_codec.cc and adacomp_gpu.cu.cc. Packets are in host memory on every
+// device: they are on their way to others, and TensorFlow keeps int32 there.
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "cc/kernels/adacomp_codec.h"
 #include "cc/kernels/op_threads.h"
 #include "cc/kernels/op_util.h"
@@ -23,9 +28,9 @@ AdaCompRun Threads(OpKernelContext* ctx) {
   };
 }
 
-class AdaCompEncodeCpuOp : public OpKernel {
+class AdaCompEncodeOpBase : public OpKernel {
  public:
-  explicit AdaCompEncodeCpuOp(OpKernelConstruction* ctx) : OpKernel(ctx), loops_(ChooseAdaComp()) {
+  explicit AdaCompEncodeOpBase(OpKernelConstruction* ctx) : OpKernel(ctx) {
     int64_t bin_size;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("bin_size", &bin_size));
     OP_REQUIRES(ctx, bin_size >= 1 && bin_size <= kMaxBinSize,
@@ -53,24 +58,49 @@ class AdaCompEncodeCpuOp : public OpKernel {
     task.gradient = gradient.flat<float>().data();
     task.residue = residue.flat<float>().data();
     task.new_residue = new_residue->flat<float>().data();
-    PreferHugePages(task.new_residue, task.num_elements * static_cast<int64_t>(sizeof(float)));
-    const ScopedDenormals denormals;  // the sum of maxima is taken in this thread
-    AdaCompEncoder encoder(task, loops_, Threads(ctx));
-    const int64_t words = encoder.Select();
-    OP_REQUIRES(ctx, words <= kMaxPacketWords,
-                InvalidArgument("a packet of ", words, " words for a gradient of ",
-                                task.num_elements, " elements is too long: at most 2^31 - 1"));
-    Tensor* packet = nullptr;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({words}), &packet));
-    encoder.Write(reinterpret_cast<uint32_t*>(packet->flat<int32_t>().data()));
+    Encode(ctx, task);
+  }
+
+ protected:
+  // Writes task.new_residue, and the packet by AllocatePacket.
+  virtual void Encode(OpKernelContext* ctx, const AdaCompTask& task) = 0;
+
+  absl::Status AllocatePacket(OpKernelContext* ctx, const AdaCompTask& task, int64_t words,
+                              uint32_t** packet) {
+    if (words > kMaxPacketWords) {
+      return InvalidArgument("a packet of ", words, " words for a gradient of ", task.num_elements,
+                             " elements is too long: at most 2^31 - 1");
+    }
+    Tensor* output = nullptr;
+    TF_RETURN_IF_ERROR(ctx->allocate_output(0, TensorShape({words}), &output));
+    *packet = reinterpret_cast<uint32_t*>(output->flat<int32_t>().data());
+    return absl::OkStatus();
   }
 
  private:
   AdaCompTask task_;
+};
+
+class AdaCompEncodeCpuOp : public AdaCompEncodeOpBase {
+ public:
+  explicit AdaCompEncodeCpuOp(OpKernelConstruction* ctx)
+      : AdaCompEncodeOpBase(ctx), loops_(ChooseAdaComp()) {}
+
+ protected:
+  void Encode(OpKernelContext* ctx, const AdaCompTask& task) override {
+    PreferHugePages(task.new_residue, task.num_elements * static_cast<int64_t>(sizeof(float)));
+    const ScopedDenormals denormals;  // the sum of maxima is taken in this thread
+    AdaCompEncoder encoder(task, loops_, Threads(ctx));
+    uint32_t* packet = nullptr;
+    OP_REQUIRES_OK(ctx, AllocatePacket(ctx, task, encoder.Select(), &packet));
+    encoder.Write(packet);
+  }
+
+ private:
   const AdaCompLoops loops_;
 };
 
-class AdaCompDecodeCpuOp : public OpKernel {
+class AdaCompDecodeOpBase : public OpKernel {
  public:
   using OpKernel::OpKernel;
 
@@ -81,32 +111,129 @@ class AdaCompDecodeCpuOp : public OpKernel {
     OP_REQUIRES(ctx, size.dims() == 0 && size.scalar<int64_t>()() >= 0,
                 InvalidArgument("num_elements must be one number >= 0, got ", size.DebugString()));
     const int64_t num_elements = size.scalar<int64_t>()();
-    const AdaCompRun run = Threads(ctx);
-    const auto words = [&packets](int i) {
-      return reinterpret_cast<const uint32_t*>(packets[i].flat<int32_t>().data());
-    };
-    // Nothing is written before every packet is known to be sound.
     for (int i = 0; i < packets.size(); ++i) {
       OP_REQUIRES(ctx, packets[i].dims() == 1,
                   InvalidArgument("packets[", i, "] must have one dimension, got shape ",
                                   packets[i].shape().DebugString()));
+    }
+    Decode(ctx, packets, num_elements);
+  }
+
+ protected:
+  // Nothing is to be allocated or written before every packet is known to be sound.
+  virtual void Decode(OpKernelContext* ctx, const OpInputList& packets, int64_t num_elements) = 0;
+
+  static const uint32_t* Words(const Tensor& packet) {
+    return reinterpret_cast<const uint32_t*>(packet.flat<int32_t>().data());
+  }
+
+  static absl::Status Unsound(int i, const Tensor& packet, int64_t num_elements,
+                              const char* problem) {
+    return InvalidArgument("packets[", i, "] (", packet.NumElements(),
+                           " words, num_elements = ", num_elements,
+                           ") is no sound AdaComp packet: ", problem);
+  }
+};
+
+class AdaCompDecodeCpuOp : public AdaCompDecodeOpBase {
+ public:
+  using AdaCompDecodeOpBase::AdaCompDecodeOpBase;
+
+ protected:
+  void Decode(OpKernelContext* ctx, const OpInputList& packets, int64_t num_elements) override {
+    const AdaCompRun run = Threads(ctx);
+    for (int i = 0; i < packets.size(); ++i) {
       const char* problem =
-          CheckAdaCompPacket(words(i), packets[i].NumElements(), num_elements, run);
-      OP_REQUIRES(ctx, problem == nullptr,
-                  InvalidArgument("packets[", i, "] (", packets[i].NumElements(),
-                                  " words, num_elements = ", num_elements,
-                                  ") is no sound AdaComp packet: ", problem));
+          CheckAdaCompPacket(Words(packets[i]), packets[i].NumElements(), num_elements, run);
+      OP_REQUIRES(ctx, problem == nullptr, Unsound(i, packets[i], num_elements, problem));
     }
     Tensor* gradient = nullptr;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({num_elements}), &gradient));
     float* y = gradient->flat<float>().data();
     PreferHugePages(y, num_elements * static_cast<int64_t>(sizeof(float)));
-    for (int i = 0; i < packets.size(); ++i) AddAdaCompPacket(words(i), i == 0, y, run);
+    for (int i = 0; i < packets.size(); ++i) AddAdaCompPacket(Words(packets[i]), i == 0, y, run);
   }
 };
 
 REGISTER_KERNEL_BUILDER(Name("Lowprec>AdaCompEncode").Device(DEVICE_CPU), AdaCompEncodeCpuOp);
 REGISTER_KERNEL_BUILDER(Name("Lowprec>AdaCompDecode").Device(DEVICE_CPU), AdaCompDecodeCpuOp);
+
+#if GOOGLE_CUDA
+
+constexpr const char* kGpuFailed = "the GPU failed, or has too little memory left, for an ";
+
+// Device memory that lives as long as `owned`; the stream's order keeps it from being used again
+// too early.
+GpuAllocate TemporaryMemory(OpKernelContext* ctx, std::vector<Tensor>* owned) {
+  return [ctx, owned](int64_t bytes) -> void* {
+    Tensor memory;
+    if (!ctx->allocate_temp(::tensorflow::DT_UINT8, TensorShape({bytes}), &memory).ok()) {
+      return nullptr;
+    }
+    owned->push_back(memory);
+    return memory.flat<uint8_t>().data();
+  };
+}
+
+class AdaCompEncodeGpuOp : public AdaCompEncodeOpBase {
+ public:
+  using AdaCompEncodeOpBase::AdaCompEncodeOpBase;
+
+ protected:
+  void Encode(OpKernelContext* ctx, const AdaCompTask& task) override {
+    std::vector<Tensor> owned;
+    AdaCompGpuEncoder encoder(task, TemporaryMemory(ctx, &owned), CudaStream(ctx));
+    const auto failed = [&task] {
+      return absl::ResourceExhaustedError(
+          absl::StrCat(kGpuFailed, "AdaCompEncode of ", task.num_elements, " elements"));
+    };
+    const int64_t words = encoder.Select();
+    OP_REQUIRES(ctx, words >= 0, failed());
+    uint32_t* packet = nullptr;
+    OP_REQUIRES_OK(ctx, AllocatePacket(ctx, task, words, &packet));
+    OP_REQUIRES(ctx, encoder.WriteToHost(packet), failed());
+  }
+};
+
+class AdaCompDecodeGpuOp : public AdaCompDecodeOpBase {
+ public:
+  using AdaCompDecodeOpBase::AdaCompDecodeOpBase;
+
+ protected:
+  void Decode(OpKernelContext* ctx, const OpInputList& packets, int64_t num_elements) override {
+    std::vector<Tensor> owned;
+    const GpuAllocate allocate = TemporaryMemory(ctx, &owned);
+    std::vector<std::unique_ptr<AdaCompGpuDecoder>> decoders;
+    for (int i = 0; i < packets.size(); ++i) {
+      const int64_t words = packets[i].NumElements();
+      const uint32_t* const packet =
+          PutPacketOnGpu(Words(packets[i]), words, allocate, CudaStream(ctx));
+      OP_REQUIRES(ctx, packet != nullptr,
+                  absl::ResourceExhaustedError(
+                      absl::StrCat(kGpuFailed, "AdaCompDecode of ", words, " words")));
+      decoders.push_back(
+          std::make_unique<AdaCompGpuDecoder>(packet, words, allocate, CudaStream(ctx)));
+      const char* problem = decoders.back()->Check(num_elements);
+      OP_REQUIRES(ctx, problem == nullptr, Unsound(i, packets[i], num_elements, problem));
+    }
+    Tensor* gradient = nullptr;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({num_elements}), &gradient));
+    for (size_t i = 0; i < decoders.size(); ++i) {
+      decoders[i]->Add(i == 0, gradient->flat<float>().data());
+    }
+  }
+};
+
+REGISTER_KERNEL_BUILDER(
+    Name("Lowprec>AdaCompEncode").Device(::tensorflow::DEVICE_GPU).HostMemory("packet"),
+    AdaCompEncodeGpuOp);
+REGISTER_KERNEL_BUILDER(Name("Lowprec>AdaCompDecode")
+                            .Device(::tensorflow::DEVICE_GPU)
+                            .HostMemory("packets")
+                            .HostMemory("num_elements"),
+                        AdaCompDecodeGpuOp);
+
+#endif  // GOOGLE_CUDA
 
 }  // namespace
 }  // namespace tf_lowprec

@@ -49,7 +49,16 @@ Encoded EncodeOnGpu(const Tensors& t, int bin_size, bool entropy, float soft_thr
   AdaCompGpuEncoder encoder(task, scratch.Allocate(), nullptr);
   GpuArray<uint32_t> packet(encoder.Select());
   encoder.Write(packet.data());
-  return {packet.Fetch(), new_residue.Fetch()};
+  const Words written = packet.Fetch();
+  Words on_host(written.size());
+  // Once more would subtract again what is sent: a second encoder, from a second residue.
+  GpuArray<float> other_residue(task.num_elements);
+  task.new_residue = other_residue.data();
+  AdaCompGpuEncoder again(task, scratch.Allocate(), nullptr);
+  EXPECT_EQ(again.Select(), static_cast<int64_t>(written.size()));
+  EXPECT_TRUE(again.WriteToHost(on_host.data()));
+  EXPECT_EQ(on_host, written);
+  return {written, new_residue.Fetch()};
 }
 
 // Also: the CPU's check says the same.
@@ -70,12 +79,12 @@ std::vector<float> Decode(const std::vector<Words>& packets, int64_t n) {
   GpuArray<float> y(n);
   Scratch scratch;
   for (size_t i = 0; i < packets.size(); ++i) {
-    GpuArray<uint32_t> packet(packets[i]);
-    AdaCompGpuDecoder decoder(packet.data(), static_cast<int64_t>(packets[i].size()),
-                              scratch.Allocate(), nullptr);
+    const int64_t size = static_cast<int64_t>(packets[i].size());
+    const uint32_t* const packet =
+        PutPacketOnGpu(packets[i].data(), size, scratch.Allocate(), nullptr);
+    AdaCompGpuDecoder decoder(packet, size, scratch.Allocate(), nullptr);
     EXPECT_STREQ(decoder.Check(n), nullptr);
     decoder.Add(i == 0, y.data());
-    y.Fetch();  // the packet lives until then
   }
   return y.Fetch();
 }
