@@ -49,6 +49,7 @@ constexpr bool AllowsScaled(int lanes_mantissa_bits, int mantissa_bits) {
   return 2 * mantissa_bits + 3 <= lanes_mantissa_bits;
 }
 
+template <bool kUnderflow>
 struct NearestChunkStep;
 
 // With kMasked, a NaN among the operands means: leave the sum as it is. With kUnderflow only: where
@@ -65,7 +66,10 @@ struct NearestStep {
   static constexpr bool kUnderflow = kMethod == NearestMethod::kUnderflow;
   static constexpr bool kOneRounding = kToOdd || L::kMantissaBits == 52;
   using Chunk = std::conditional_t<kOneRounding || kMethod == NearestMethod::kScaled,
-                                   ChunkStep<NearestStep>, NearestChunkStep>;
+                                   ChunkStep<NearestStep>, NearestChunkStep<kUnderflow>>;
+  // Two sums in step find the pipes of Zen 3 free more often (AVX2; not tried with AVX-512).
+  static constexpr bool kPairs =
+      kMethod == NearestMethod::kScaled && !kToOdd && L::kLanes == 8 && L::kMantissaBits == 23;
 
   explicit NearestStep(const AccumulatorSpec& spec) {
     const Bits drop = static_cast<Bits>(L::kMantissaBits - spec.mantissa_bits);
@@ -107,12 +111,26 @@ struct NearestStep {
       return rounded;
     }
 #if defined(__AVX512F__)
-    if constexpr (kIndex % 5 < 3) {
+    constexpr bool kMultiplies = kIndex % 5 < 3;
+#elif defined(__AVX2__)
+    constexpr bool kMultiplies = true;
+#else
+    constexpr bool kMultiplies = false;
+#endif
+    if constexpr (kMultiplies) {
       return L::SubtractProduct(big, scale_, L::Fma(big, scale_, t));
     }
-#endif
     big = L::AddBits(big, shift_);
     return L::Sub(L::Add(t, big), big);
+  }
+
+  // Round of two sums.
+  void RoundPair(V& s0, V& s1, V a0, V a1, V b) const {
+    const V t0 = L::Fma(a0, b, s0), t1 = L::Fma(a1, b, s1);
+    const V y0 = L::AddBits(t0, shift_), y1 = L::AddBits(t1, shift_);
+    const V above0 = L::Sub(y0, t0), above1 = L::Sub(y1, t1);
+    s0 = L::Sub(y0, above0);
+    s1 = L::Sub(y1, above1);
   }
 
  private:
@@ -127,9 +145,10 @@ using LowDoubleStep = NearestStep<DoubleLanes, NearestMethod::kUnderflow, false,
 
 // Rounding the sum of two numbers of m + 1 bits to W bits first is innocuous if W >= 2 (m + 1) + 1
 // (Figueroa, "When is double rounding innocuous?", 1995): float32 up to m = 10, then float64.
+template <bool kUnderflow>
 struct NearestChunkStep {
   explicit NearestChunkStep(const AccumulatorSpec& spec)
-      : in_float(spec.mantissa_bits <= 10), narrow(spec), wide(spec) {}
+      : in_float(kUnderflow && spec.mantissa_bits <= 10), narrow(spec), wide(spec) {}
   void Add(float* total, FloatLanes::Vector sum, NoState& state) const {
     if (in_float) return narrow.Add(total, sum, state);
     alignas(64) float sums[FloatLanes::kLanes];
@@ -140,7 +159,9 @@ struct NearestChunkStep {
   }
   bool in_float;
   ChunkStep<LowFloatStep<false>> narrow;
-  ChunkStep<LowDoubleStep<false>> wide;
+  ChunkStep<std::conditional_t<kUnderflow, LowDoubleStep<false>,
+                               NearestStep<DoubleLanes, NearestMethod::kScaled, false>>>
+      wide;
 };
 
 // Any operands, in lanes of float64: one FMA instead of a sum to odd, which differs only where the
@@ -156,6 +177,7 @@ struct GuessOddStep {
       NearestStep<Lanes, kUnderflow ? NearestMethod::kUnderflow : NearestMethod::kScaled, true>;
   using Chunk = typename Careful::Chunk;
   static constexpr int kGuesses = 32;
+  static constexpr bool kPairs = false;
   static constexpr bool kTowardZero = false;
 
   explicit GuessOddStep(const AccumulatorSpec& spec) {
@@ -192,6 +214,7 @@ struct FmaStep {
   using Careful = FmaStep;
   using Chunk = ChunkStep<FmaStep>;
   static constexpr int kGuesses = 0;
+  static constexpr bool kPairs = false;
   static constexpr bool kTowardZero = false;
   explicit FmaStep(const AccumulatorSpec&) {}
   template <int kIndex>
@@ -209,6 +232,7 @@ struct TruncateStep {
   using Careful = TruncateStep;
   using Chunk = ChunkStep<TruncateStep>;
   static constexpr int kGuesses = 0;
+  static constexpr bool kPairs = false;
   static constexpr bool kTowardZero = true;
 
   explicit TruncateStep(const AccumulatorSpec& spec) {
@@ -252,6 +276,7 @@ struct StochasticStep {
   using Careful = StochasticStep<kBits>;
   using Chunk = ChunkStep<Careful>;
   static constexpr int kGuesses = kGuess ? 16 : 0;
+  static constexpr bool kPairs = false;
   static constexpr bool kTowardZero = true;
   static constexpr int kLanes = Lanes::kLanes;
 

@@ -131,6 +131,9 @@ struct FloatLanes {
   static void Store(float* p, Vector v) { _mm256_storeu_ps(p, v); }
   static Vector Fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
   static Vector ProductMinus(Vector a, Vector b, Vector c) { return _mm256_fmsub_ps(a, b, c); }
+  static Vector SubtractProduct(Vector a, Vector b, Vector c) {  // c - a b
+    return _mm256_fnmadd_ps(a, b, c);
+  }
   static Vector Add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
   static Vector Sub(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
   static Vector Max(Vector a, Vector b) { return _mm256_max_ps(a, b); }
@@ -185,6 +188,9 @@ struct DoubleLanes {
   static void Store(float* p, Vector v) { _mm_storeu_ps(p, _mm256_cvtpd_ps(v)); }
   static Vector Fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_pd(a, b, c); }
   static Vector ProductMinus(Vector a, Vector b, Vector c) { return _mm256_fmsub_pd(a, b, c); }
+  static Vector SubtractProduct(Vector a, Vector b, Vector c) {  // c - a b
+    return _mm256_fnmadd_pd(a, b, c);
+  }
   static Vector Add(Vector a, Vector b) { return _mm256_add_pd(a, b); }
   static Vector Sub(Vector a, Vector b) { return _mm256_sub_pd(a, b); }
   static Vector Max(Vector a, Vector b) { return _mm256_max_pd(a, b); }
@@ -239,6 +245,7 @@ struct PortableLanes {
     for (int i = 0; i < kCount; ++i) p[i] = static_cast<float>(v[i]);
   }
   static Vector Fma(Vector a, Vector b, Vector c) { return a * b + c; }
+  static Vector SubtractProduct(Vector a, Vector b, Vector c) { return c - a * b; }
   static Vector ProductMinus(Vector a, Vector b, Vector c) { return a * b - c; }
   static Vector Add(Vector a, Vector b) { return a + b; }
   static Vector Sub(Vector a, Vector b) { return a - b; }

@@ -100,13 +100,22 @@ inline bool AddTerms(const Step& step, const Sums& before, Sums& after, const Le
   for (int64_t i = 0; i < count; ++i, b += kColumns) {
     V right[Shape::kVectors];
     ForEach<Shape::kVectors>([&](auto v) { right[v] = L::Load(b + v * L::kLanes); });
-    ForEach<Shape::kRows>([&](auto row) {
-      const V a = L::Set(left(row, i));
-      ForEach<Shape::kVectors>([&](auto v) {
-        constexpr int kIndex = decltype(row)::value * Shape::kVectors + decltype(v)::value;
-        s[kIndex] = step.template Round<kIndex>(s[kIndex], a, right[v], states[kIndex], doubt);
+    if constexpr (Step::kPairs) {
+      static_assert(Shape::kRows % 2 == 0 && Shape::kVectors == 1);
+      ForEach<Shape::kRows / 2>([&](auto pair) {
+        constexpr int kRow = 2 * decltype(pair)::value;
+        step.RoundPair(s[kRow], s[kRow + 1], L::Set(left(kRow, i)), L::Set(left(kRow + 1, i)),
+                       right[0]);
       });
-    });
+    } else {
+      ForEach<Shape::kRows>([&](auto row) {
+        const V a = L::Set(left(row, i));
+        ForEach<Shape::kVectors>([&](auto v) {
+          constexpr int kIndex = decltype(row)::value * Shape::kVectors + decltype(v)::value;
+          s[kIndex] = step.template Round<kIndex>(s[kIndex], a, right[v], states[kIndex], doubt);
+        });
+      });
+    }
   }
   ForEach<Shape::kSums>([&](auto i) { after.s[i] = s[i], after.states[i] = states[i]; });
   if constexpr (Step::kGuesses > 0) return step.IsInDoubt(doubt);
