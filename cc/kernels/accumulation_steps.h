@@ -125,7 +125,7 @@ struct NearestStep {
   }
 
   // Round of two sums.
-  void RoundPair(V& s0, V& s1, V a0, V a1, V b) const {
+  void RoundPair(V& s0, V& s1, V a0, V a1, V b, V&) const {
     const V t0 = L::Fma(a0, b, s0), t1 = L::Fma(a1, b, s1);
     const V y0 = L::AddBits(t0, shift_), y1 = L::AddBits(t1, shift_);
     const V above0 = L::Sub(y0, t0), above1 = L::Sub(y1, t1);
@@ -205,6 +205,79 @@ struct GuessOddStep {
  private:
   V scale_, below_, half_, grid_;
 };
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// Sums in lanes of float32 by a step of float64, half of them at a time.
+template <bool kUnderflow>
+struct HalvesStep {
+  using Lanes = FloatLanes;
+  using V = Lanes::Vector;
+  using State = NoState;
+  using Half = NearestStep<DoubleLanes,
+                           kUnderflow ? NearestMethod::kUnderflow : NearestMethod::kScaled, true>;
+  static constexpr int kGuesses = 0;
+  static constexpr bool kPairs = false;
+  explicit HalvesStep(const AccumulatorSpec& spec) : half(spec) {}
+  template <int kIndex>
+  V Round(V s, V a, V b, State& state, V&) const {
+    using D = DoubleLanes;
+    D::Vector none;
+    return D::Join(half.template Round<0>(D::Low(s), D::Low(a), D::Low(b), state, none),
+                   half.template Round<0>(D::High(s), D::High(a), D::High(b), state, none));
+  }
+  Half half;
+};
+
+// As GuessOddStep, in lanes of float32 and where AllowsScaled does: one FMA in 2^(23 - m) lands on
+// a tie by chance. With kUnderflow any sum but 0 below the lowest normal binade is in doubt: -2 t,
+// of t's bits without the sign, is large as an unsigned integer where t is small, and 0 where it is
+// 0.
+template <bool kUnderflow>
+struct GuessFloatStep {
+  using Lanes = FloatLanes;
+  using V = Lanes::Vector;
+  using State = NoState;
+  using Careful = HalvesStep<kUnderflow>;
+  using Chunk = std::conditional_t<kUnderflow, NearestChunkStep<true>,
+                                   ChunkStep<NearestStep<Lanes, NearestMethod::kScaled, false>>>;
+  static constexpr int kGuesses = 8;
+  static constexpr bool kPairs = true;
+  static constexpr bool kTowardZero = false;
+
+  explicit GuessFloatStep(const AccumulatorSpec& spec) {
+    const uint32_t drop = static_cast<uint32_t>(Lanes::kMantissaBits - spec.mantissa_bits);
+    const float lowest = PowerOfTwo(FloatMinExponent(AccumulatorFormat(spec)));
+    scale_ = Lanes::SetBits((127 + drop) << 23);
+    below_ = Lanes::SetBits((1u << drop) - 1);
+    half_ = Lanes::SetBits(1u << (drop - 1));
+    limit_ = Lanes::SetBits(1 - 2 * ToBits<float>(lowest));
+  }
+
+  void RoundPair(V& s0, V& s1, V a0, V a1, V b, V& doubt) const {
+    using L = Lanes;
+    const V t0 = L::Fma(a0, b, s0), t1 = L::Fma(a1, b, s1);
+    const V above0 = L::ProductMinus(t0, scale_, t0), above1 = L::ProductMinus(t1, scale_, t1);
+    const V tie0 = L::EqualBits(L::And(t0, below_), half_);
+    const V tie1 = L::EqualBits(L::And(t1, below_), half_);
+    s0 = L::ProductMinus(t0, scale_, above0);
+    s1 = L::ProductMinus(t1, scale_, above1);
+    if constexpr (kUnderflow) {
+      const V small0 = L::SubBits(L::Set(0), L::AddBits(t0, t0));
+      const V small1 = L::SubBits(L::Set(0), L::AddBits(t1, t1));
+      doubt = L::MaxBits(doubt, L::MaxBits(L::Or(small0, tie0), L::Or(small1, tie1)));
+    } else {
+      doubt = L::Or(doubt, L::Or(tie0, tie1));
+    }
+  }
+  bool IsInDoubt(V doubt) const {
+    if constexpr (!kUnderflow) return Lanes::AnyBit(doubt);
+    return Lanes::AnyBit(Lanes::EqualBits(Lanes::MaxBits(doubt, limit_), doubt));
+  }
+
+ private:
+  V scale_, below_, half_, limit_;
+};
+#endif
 
 // m = 23: float32 itself.
 struct FmaStep {

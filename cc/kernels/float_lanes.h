@@ -138,7 +138,9 @@ struct FloatLanes {
   static Vector Sub(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
   static Vector Max(Vector a, Vector b) { return _mm256_max_ps(a, b); }
   static Vector And(Vector a, Vector b) { return _mm256_and_ps(a, b); }
-  static Vector Or(Vector a, Vector b) { return _mm256_or_ps(a, b); }
+  static Vector Or(Vector a, Vector b) {
+    return _mm256_castsi256_ps(_mm256_or_si256(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+  }
   static Vector AddBits(Vector a, Vector b) {
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
   }
@@ -155,7 +157,19 @@ struct FloatLanes {
   static void StoreBits(uint32_t* p, Vector v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_castps_si256(v));
   }
-  static Vector Xor(Vector a, Vector b) { return _mm256_xor_ps(a, b); }
+  static Vector Xor(Vector a, Vector b) {
+    return _mm256_castsi256_ps(_mm256_xor_si256(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+  }
+  static Vector SubBits(Vector a, Vector b) {
+    return _mm256_castsi256_ps(_mm256_sub_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+  }
+  static Vector EqualBits(Vector a, Vector b) {  // all ones where they are
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+  }
+  static bool AnyBit(Vector a) {
+    const __m256i bits = _mm256_castps_si256(a);
+    return _mm256_testz_si256(bits, bits) == 0;
+  }
   static Vector MaxBits(Vector a, Vector b) {  // as unsigned integers
     return _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
   }
@@ -186,6 +200,12 @@ struct DoubleLanes {
   }
   static Vector Load(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
   static void Store(float* p, Vector v) { _mm_storeu_ps(p, _mm256_cvtpd_ps(v)); }
+  // The halves of a FloatLanes::Vector, and back.
+  static Vector Low(__m256 v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
+  static Vector High(__m256 v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
+  static __m256 Join(Vector low, Vector high) {
+    return _mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low));
+  }
   static Vector Fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_pd(a, b, c); }
   static Vector ProductMinus(Vector a, Vector b, Vector c) { return _mm256_fmsub_pd(a, b, c); }
   static Vector SubtractProduct(Vector a, Vector b, Vector c) {  // c - a b

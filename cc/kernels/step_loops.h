@@ -105,7 +105,7 @@ inline bool AddTerms(const Step& step, const Sums& before, Sums& after, const Le
       ForEach<Shape::kRows / 2>([&](auto pair) {
         constexpr int kRow = 2 * decltype(pair)::value;
         step.RoundPair(s[kRow], s[kRow + 1], L::Set(left(kRow, i)), L::Set(left(kRow + 1, i)),
-                       right[0]);
+                       right[0], doubt);
       });
     } else {
       ForEach<Shape::kRows>([&](auto row) {

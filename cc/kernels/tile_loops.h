@@ -91,6 +91,17 @@ inline bool TakesAnyLayout(const PathChoice& choice) {
   return choice.path != AccumulationPath::kExact && !choice.may_underflow;
 }
 
+// kNearestOdd where the lanes are too narrow for rounding float32 to odd.
+template <bool kUnderflow, LeftLayout kLayout>
+inline void RunGuesses(TileTask& tile) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  if (AllowsScaled(FloatLanes::kMantissaBits, tile.accumulator.mantissa_bits)) {
+    return RunSteps<GuessFloatStep<kUnderflow>, StepShape<kRows / 2, 1>, kLayout>(tile);
+  }
+#endif
+  RunSteps<GuessOddStep<kUnderflow>, DoubleShape, kLayout>(tile);
+}
+
 // For a choice that TakesAnyLayout.
 template <LeftLayout kLayout>
 inline void RunFastTile(TileTask& tile, const PathChoice& choice) {
@@ -110,7 +121,7 @@ inline void RunFastTile(TileTask& tile, const PathChoice& choice) {
                    ? RunSteps<NearestStep<OddLanes, kScaled, true>, FloatShape, kLayout>(tile)
                    : RunSteps<NearestStep<OddLanes, kExponent, true>, FloatShape, kLayout>(tile);
       } else {
-        return RunSteps<GuessOddStep<false>, DoubleShape, kLayout>(tile);
+        return RunGuesses<false, kLayout>(tile);
       }
     case AccumulationPath::kFma:
       return RunSteps<FmaStep, FloatShape, kLayout>(tile);
@@ -147,7 +158,7 @@ inline void RunUnderflow(TileTask& tile, const PathChoice& choice) {
       } else if constexpr (kMasked) {
         return RunSteps<NearestStep<OddLanes, kUnderflow, true, true>, DoubleShape>(tile);
       } else {
-        return RunSteps<GuessOddStep<true>, DoubleShape>(tile);
+        return RunGuesses<true, LeftLayout::kPacked>(tile);
       }
     case AccumulationPath::kTruncate:
       return RunSteps<TruncateStep<true, kMasked>, FloatShape>(tile);
