@@ -221,7 +221,7 @@ struct HalvesStep {
   template <int kIndex>
   V Round(V s, V a, V b, State& state, V&) const {
     using D = DoubleLanes;
-    D::Vector none;
+    D::Vector none = D::Set(0);
     return D::Join(half.template Round<0>(D::Low(s), D::Low(a), D::Low(b), state, none),
                    half.template Round<0>(D::High(s), D::High(a), D::High(b), state, none));
   }
