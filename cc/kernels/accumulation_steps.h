@@ -213,8 +213,7 @@ struct HalvesStep {
   using Lanes = FloatLanes;
   using V = Lanes::Vector;
   using State = NoState;
-  using Half = NearestStep<DoubleLanes,
-                           kUnderflow ? NearestMethod::kUnderflow : NearestMethod::kScaled, true>;
+  using Half = typename GuessOddStep<kUnderflow>::Careful;
   static constexpr int kGuesses = 0;
   static constexpr bool kPairs = false;
   explicit HalvesStep(const AccumulatorSpec& spec) : half(spec) {}
