@@ -203,6 +203,46 @@ def test_indexed_slices_go_dense_beside_compressed_ones(adacomp):
     assert compressed.ratio > 1
 
 
+def test_indexed_slices_of_a_variable_that_was_compressed_go_dense(adacomp):
+    all_reduce, strategy = adacomp(bin_sizes=50)
+    v = variable(strategy)
+    reduce(strategy, [(gradients(0), v)])
+    before = residues(all_reduce)
+    slices = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.IndexedSlices(tf.ones([2]), tf.constant([3, 7]), tf.constant([N]))
+    )
+    (result,) = strategy.extended.batch_reduce_to(SUM, [(slices, v)])
+    total = tf.convert_to_tensor(strategy.experimental_local_results(result)[0]).numpy()
+    assert (total[3], total[7], total.sum()) == (2, 2, 4)
+    np.testing.assert_array_equal(residues(all_reduce), before)
+
+
+def test_plain_variable_as_destination_is_no_replicated_one(adacomp):
+    all_reduce, strategy = adacomp()
+    values, plain = gradients(0), tf.Variable(tf.zeros(N))
+    (result,) = strategy.extended.batch_reduce_to(SUM, [(per_replica(strategy, values), plain)])
+    (total,) = strategy.experimental_local_results(result)
+    np.testing.assert_array_equal(total, values[0] + values[1])
+    assert len(all_reduce.statistics()) == 0
+
+
+def test_gradient_of_unknown_shape(adacomp):
+    _, strategy = adacomp(bin_sizes=50)
+    v, values = variable(strategy, (10, 100)), gradients(0, (10, 100))
+
+    @tf.function
+    def step(*parts):
+        parts = [tf.numpy_function(lambda part: part, [part], tf.float32) for part in parts]
+        value = strategy.experimental_distribute_values_from_function(
+            lambda context: parts[context.replica_id_in_sync_group]
+        )
+        (result,) = strategy.extended.batch_reduce_to(SUM, [(value, v)])
+        return strategy.experimental_local_results(result)
+
+    want = Twin(50).reduce(values).reshape(10, 100)
+    np.testing.assert_array_equal(step(*values), [want, want])
+
+
 # Warm-up, and gradients that are not finite.
 
 
@@ -221,7 +261,22 @@ def test_warm_up_is_dense(adacomp):
         copies = step(per_replica(strategy, values))
         np.testing.assert_array_equal(copies, [want, want])
     np.testing.assert_array_equal(residues(all_reduce), twin.residues)
-    assert all_reduce.statistics().bytes == 2 * 2 * 4 * N + twin.bytes
+    (statistics,) = all_reduce.statistics()
+    assert statistics.bytes == 2 * 2 * 4 * N + twin.bytes
+    assert (statistics.gradients, statistics.compressed) == (8, 4)
+    assert statistics.sent_per_bin == twin.sent / (4 * N / 50)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_variable_that_comes_later_has_its_own_warm_up(adacomp, place):
+    _, strategy = adacomp(bin_sizes=50, warmup_steps=1)
+    old, new = variable(strategy), variable(strategy)
+    reduce(strategy, [(gradients(0), old)])
+    pairs = [(gradients(1), old)]
+    pairs.insert(place, (gradients(2), new))
+    exact = gradients(2).sum(axis=0)
+    np.testing.assert_array_equal(reduce(strategy, pairs)[place][0], exact)
+    assert np.any(reduce(strategy, pairs)[place][0] != exact)
 
 
 @pytest.mark.parametrize("replica", [0, 1])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_all_reduce import gradients, reduce, variable
 from test_training import OPTIMIZERS, data, dense_model
 
 from tf_lowprec.distribute.residue import GradientState
@@ -56,9 +57,9 @@ def test_training_goes_on_with_the_same_bits(adacomp, tmp_path, restore):
 
 
 def state_with(residues, bin_size=50):
-    state = GradientState("kernel", residues.shape[1], ["CPU:0"] * len(residues), bin_size)
-    for variable, value in zip(state.residues, residues):
-        variable.assign(value)
+    state = GradientState("kernel", residues.shape[1:], ["CPU:0"] * len(residues), bin_size)
+    for residue, value in zip(state.residues, residues):
+        residue.assign(value)
     return state
 
 
@@ -86,6 +87,31 @@ def test_another_model_is_refused(tmp_path):
 
 
 def test_dense_variables_have_nothing_to_save(tmp_path):
-    state = GradientState("bias", 10, ["CPU:0"] * 2, None)
+    state = GradientState("bias", (10,), ["CPU:0"] * 2, None)
     path = tf.train.Checkpoint(state=state).write(str(tmp_path / "checkpoint"))
-    tf.train.Checkpoint(state=GradientState("bias", 10, ["CPU:0"], None)).read(path)
+    tf.train.Checkpoint(state=GradientState("bias", (10,), ["CPU:0"], None)).read(path)
+
+
+def test_variables_that_are_gone_are_forgotten(adacomp, tmp_path):
+    all_reduce, strategy = adacomp(bin_sizes=50)
+    first = variable(strategy)
+    reduce(strategy, [(gradients(0), first)])
+    del first
+    second = variable(strategy)
+    reduce(strategy, [(gradients(1), second)])
+    path = tf.train.Checkpoint(adacomp=all_reduce.state).write(str(tmp_path / "checkpoint"))
+    assert len(all_reduce.states) == len(all_reduce.statistics()) == 1
+
+    resumed, again = adacomp(bin_sizes=50)
+    tf.train.Checkpoint(adacomp=resumed.state).read(path)
+    restored = variable(again)
+    reduce(again, [(gradients(2), restored)])
+    reduce(strategy, [(gradients(2), second)])
+    assert_equal(residues(resumed), residues(all_reduce))
+
+
+def test_residues_of_another_name_are_reported(tmp_path, caplog):
+    old = GradientState("conv/kernel", (4,), ["CPU:0"], 50)
+    path = tf.train.Checkpoint(state=old).write(str(tmp_path / "checkpoint"))
+    tf.train.Checkpoint(state=GradientState("dense/kernel", (4,), ["CPU:0"], 50)).read(path)
+    assert "conv/kernel go to dense/kernel" in caplog.text

@@ -50,6 +50,7 @@ def test_min_elements():
         ({"bin_sizes": 16385}, ["bin_sizes = 16385"]),
         ({"bin_sizes": 2.5}, ["bin_sizes = 2.5"]),
         ({"bin_sizes": True}, ["bin_sizes = True"]),
+        ({"bin_sizes": [64, 128]}, ["bin_sizes = [64, 128]", "dict"]),
         ({"bin_sizes": {"conv": -1}}, ["bin_sizes['conv'] = -1"]),
         ({"bin_sizes": {"(": 50}}, ["bin_sizes", "'('", "regular expression"]),
         ({"exclude": ["["]}, ["exclude", "'['"]),

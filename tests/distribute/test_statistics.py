@@ -16,6 +16,7 @@ def gradient(**changes):
         "bin_size": 50,
         "steps": 3,
         "gradients": 6,
+        "compressed": 6,
         "bytes": 480,
         "sent": 240,
         "skipped": 0,
@@ -28,8 +29,12 @@ def test_rates():
     assert (g.dense_bytes, g.ratio, g.bytes_per_gradient, g.sent_per_bin) == (24000, 50, 80, 2)
 
 
+def test_steps_that_went_dense_do_not_count_in_bins():
+    assert gradient(compressed=4).sent_per_bin == 3
+
+
 def test_nothing_measured_is_not_a_number():
-    g = gradient(steps=0, gradients=0, bytes=0, sent=0)
+    g = gradient(steps=0, gradients=0, compressed=0, bytes=0, sent=0)
     assert np.isnan([g.ratio, g.bytes_per_gradient, g.sent_per_bin]).all()
     assert np.isnan(Statistics(()).ratio)
 
@@ -64,6 +69,11 @@ def test_since():
     assert second == new
 
 
+def test_since_a_reset():
+    after = gradient(steps=1, gradients=2, bytes=160)
+    assert Statistics((after,)).since(Statistics((gradient(),))) == Statistics((after,))
+
+
 def fit(strategy, callbacks):
     x, y = data(256)
     with strategy.scope():
@@ -91,6 +101,22 @@ def test_callback_logs_each_epoch(adacomp, tmp_path):
     by_epoch = [scalars[f"compression/{kernel}/bytes", epoch] for epoch in range(2)]
     np.testing.assert_allclose(np.sum(by_epoch) * 16, total[kernel].bytes, rtol=1e-6)
     assert f"compression/{kernel}/sent_per_bin" in {tag for tag, _ in scalars}
+
+
+def test_callback_serves_one_strategy_after_another(adacomp):
+    logger = lp.distribute.CompressionLogger()
+    _, strategy = adacomp(bin_sizes=50)
+    fit(strategy, [logger])
+    all_reduce, strategy = adacomp(bin_sizes=50)
+    (*_, last) = fit(strategy, [logger])["gradient_bytes"]
+    assert 0 < last < all_reduce.statistics().bytes
+
+
+def test_callback_says_that_one_replica_compresses_nothing(caplog):
+    all_reduce = lp.distribute.AdaCompAllReduce()
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"], cross_device_ops=all_reduce)
+    fit(strategy, [lp.distribute.CompressionLogger()])
+    assert "one replica" in caplog.text
 
 
 def test_callback_needs_our_op(two_replicas):

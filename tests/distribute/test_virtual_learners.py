@@ -123,6 +123,55 @@ def test_checkpoint_goes_on_with_the_same_bits(tmp_path):
         np.testing.assert_array_equal(got, want)
 
 
+def test_batches_of_two_sizes():
+    _, virtual = learners(4, AdaComp(50))
+    x, y = data()
+    for batch in (64, 32, 64):
+        assert np.isfinite(virtual.train_step(x[:batch], y[:batch]))
+
+
+def test_regularizers_count():
+    """The gradient of the loss is 0, and that of the regularizer 2 * 0.25 * weights."""
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((1,)),
+            tf.keras.layers.Dense(
+                300,
+                use_bias=False,
+                kernel_initializer="ones",
+                kernel_regularizer=tf.keras.regularizers.L2(0.25),
+            ),
+        ]
+    )
+    virtual = VirtualLearners(model, tf.keras.optimizers.SGD(1.0), quadratic, 4)
+    loss = virtual.train_step(np.ones((4, 1), np.float32), np.zeros((4, 300), np.float32))
+    assert loss == 0.25 * 300
+    np.testing.assert_array_equal(model.get_weights()[0], np.full((1, 300), 0.5))
+
+
+@pytest.mark.parametrize("number", [1, 2, 8])
+def test_moving_statistics_are_the_mean_of_the_learners(number):
+    model = tf.keras.Sequential(
+        [tf.keras.Input((1,)), tf.keras.layers.BatchNormalization(momentum=0.5)]
+    )
+    virtual = VirtualLearners(
+        model, tf.keras.optimizers.SGD(0.0), lambda labels, outputs: tf.reduce_mean(outputs), number
+    )
+    x = np.arange(16, dtype=np.float32)[:, None]
+    for _ in range(2):
+        virtual.train_step(x, x)
+    mean, variance = model.get_weights()[2:]
+    within = np.mean([part.var() for part in np.split(x, number)])
+    np.testing.assert_allclose(mean, [0.75 * x.mean()], rtol=1e-6)
+    np.testing.assert_allclose(variance, [0.25 + 0.75 * within], rtol=1e-6)
+
+
+def test_optimizer_that_scales_the_loss_is_refused():
+    scaled = lp.optimizers.loss_scaling(tf.keras.optimizers.SGD(0.05), 128.0)
+    with pytest.raises(ValueError, match="scales the loss"):
+        learners(2, None, scaled)
+
+
 def test_any_other_method():
     def halves(name, shape):
         """Sends half of what there is, and says that it takes a byte."""

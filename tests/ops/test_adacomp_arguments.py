@@ -104,7 +104,11 @@ def test_number_of_elements(call):
     good = packet()
     refused(call, lambda: lp.adacomp_decode(good, -1), "num_elements", "-1")
     refused(call, lambda: lp.adacomp_decode(good, 99), "packets[0]", "99", "number of elements")
-    refused(call, lambda: lp.adacomp_decode(good, [100]))
+    for wrong in ([100], 100.9, "100", None, True, tf.constant(100.0)):
+        refused(call, lambda n=wrong: lp.adacomp_decode(good, n), "num_elements")
+    refused(call, lambda: lp.adacomp_decode(good, tf.constant([100])))
+    for right in (np.int32(100), np.array(100), tf.constant(100, tf.int32)):
+        assert lp.adacomp_decode(good, right).shape == [100]
 
 
 @pytest.mark.parametrize("encoding", ["plain", "entropy"])

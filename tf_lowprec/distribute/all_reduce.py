@@ -1,11 +1,9 @@
 """lp.distribute.AdaCompAllReduce: the cross-device op that compresses gradients."""
 
-import math
-
 import tensorflow as tf
 
 from tf_lowprec.distribute import _tf_private
-from tf_lowprec.distribute.residue import GradientState
+from tf_lowprec.distribute.residue import GradientState, GradientStates
 from tf_lowprec.distribute.settings import AdaComp
 from tf_lowprec.distribute.statistics import statistics_of
 from tf_lowprec.ops.adacomp import adacomp_decode, adacomp_encode, is_skip, sent_elements
@@ -61,16 +59,13 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
             raise ValueError(f"dense = {dense!r} must be a tf.distribute.CrossDeviceOps or None")
         self.compression = compression
         self._dense = dense
-        self._names, self._states = {}, {}
-        self.state = tf.Module(name="adacomp")
-        # By order of appearance: names collide, and differ between two models in one process.
-        self.state.gradients = {}
+        self._names, self.state = {}, GradientStates()
         _tf_private.install_gradient_hook(_acts)
 
     @property
     def states(self):
-        """The GradientStates so far, in the order in which their variables appeared."""
-        return list(self._states.values())
+        """The GradientStates of living variables, in the order in which these appeared."""
+        return list(self.state)
 
     def statistics(self):
         """What was sent since the last reset, as Statistics: read from the packets."""
@@ -106,7 +101,7 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
     def batch_reduce_implementation(self, reduce_op, value_destination_pairs, options):
         pairs = list(value_destination_pairs)
         states = [self._state_of(value, variable) for value, variable in pairs]
-        chosen = [i for i, s in enumerate(states) if s is not None and s.bin_size is not None]
+        chosen = [i for i, (value, _) in enumerate(pairs) if is_compressed(states[i], value.values)]
         others = [i for i in range(len(pairs)) if i not in set(chosen)]
         results = [None] * len(pairs)
         if others:
@@ -151,24 +146,20 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
 
     def _state_of(self, value, variable):
         """The state of the variable whose gradient this is; None if it is no such gradient."""
-        if not isinstance(variable, tf.Variable) or not variable.trainable:
+        copies = getattr(variable, "values", None)  # a plain variable has none
+        if not isinstance(variable, tf.Variable) or copies is None or not variable.trainable:
             return None
-        key = _tf_private.variable_key(variable)
-        if key not in self._states:
+        state = self.state.get(variable)
+        if state is None:
+            key = _tf_private.variable_key(variable)
             name = self._names.get(key, variable.name.split(":")[0])
-            shape = variable.shape
-            compressible = all(
-                not isinstance(v, tf.IndexedSlices) and v.dtype == tf.float32 for v in value.values
-            )
-            bin_size = self.compression.bin_size_for(name, shape) if compressible else None
-            devices = [copy.device for copy in variable.values]
-            state = GradientState(name, math.prod(shape), devices, bin_size)
-            self._states[key] = state
-            with tf.init_scope():
-                # Added to the dict, not put into a new one: a checkpoint that was restored before
-                # gives its residues at this point.
-                self.state.gradients[str(len(self.state.gradients))] = state
-        return self._states[key]
+            bin_size = None
+            if all(is_compressible(v) for v in value.values):
+                bin_size = self.compression.bin_size_for(name, variable.shape)
+            devices = [copy.device for copy in copies]
+            state = GradientState(name, variable.shape, devices, bin_size)
+            self.state.add(variable, state)
+        return state
 
     # How they are reduced
 
@@ -191,7 +182,7 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
         if self.compression.warmup_steps == 0:
             reduced = compressed()
         else:
-            warm = chosen_states[0].steps < self.compression.warmup_steps
+            warm = is_warming_up(chosen_states, self.compression.warmup_steps)
             reduced = tf.cond(warm, dense, compressed)
         for state in chosen_states:
             state.steps.assign_add(1)
@@ -218,19 +209,20 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
 
         tf.cond(any_skip, lambda: tf.constant(False), keep_what_was_not_sent)
         reduced = []
-        for parts, state, gradient, skip in zip(encoded, states, gradients, skips):
+        for parts, state, skip in zip(encoded, states, skips):
             packets = [packet for packet, _ in parts]
             state.counters.add(
                 steps=1,
                 gradients=len(packets),
+                compressed=len(packets),
                 bytes=4 * tf.add_n([tf.size(packet, tf.int64) for packet in packets]),
                 sent=tf.add_n([sent_elements(packet) for packet in packets]),
                 skipped=tf.reduce_any(skip),
             )
-            shape, tensors = gradient[0].shape, []
+            tensors = []
             for residue in state.residues:
                 with tf.device(residue.device):
-                    total = tf.reshape(adacomp_decode(packets, state.num_elements), shape)
+                    total = tf.reshape(adacomp_decode(packets, state.num_elements), state.shape)
                     if reduce_op == tf.distribute.ReduceOp.MEAN:
                         total /= len(packets)
                     tensors.append(total)
@@ -246,6 +238,21 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
                 self.compression.encoding,
                 self.compression.soft_threshold,
             )
+
+
+def is_compressible(gradient):
+    return not isinstance(gradient, tf.IndexedSlices) and gradient.dtype == tf.float32
+
+
+def is_compressed(state, gradients):
+    """Whether the replicas' gradients of a variable, whose state this is, are compressed."""
+    compresses = state is not None and state.bin_size is not None
+    return compresses and all(is_compressible(gradient) for gradient in gradients)
+
+
+def is_warming_up(states, warmup_steps):
+    """Whether one of the variables is in its first steps."""
+    return tf.reduce_min(tf.stack([state.steps for state in states])) < warmup_steps
 
 
 def count_dense(states):

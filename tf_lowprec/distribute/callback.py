@@ -28,23 +28,30 @@ class CompressionLogger(tf.keras.callbacks.Callback):
         if all_reduce is not None and not isinstance(all_reduce, AdaCompAllReduce):
             raise ValueError(f"all_reduce = {all_reduce!r} must be an AdaCompAllReduce or None")
         self.log_dir, self.all_reduce = log_dir, all_reduce
-        self._writer, self._before = None, None
+        self._watched, self._writer, self._before = None, None, None
 
     def on_train_begin(self, logs=None):
-        if self.all_reduce is None:
-            found = _tf_private.cross_device_ops_of(self.model.distribute_strategy)
+        strategy = self.model.distribute_strategy
+        self._watched = self.all_reduce
+        if self._watched is None:
+            found = _tf_private.cross_device_ops_of(strategy)
             if not isinstance(found, AdaCompAllReduce):
                 raise ValueError(
                     "CompressionLogger: the model's strategy has no AdaCompAllReduce: make it by "
                     "tf.distribute.MirroredStrategy(cross_device_ops=AdaCompAllReduce())"
                 )
-            self.all_reduce = found
+            self._watched = found
+            if strategy.num_replicas_in_sync == 1:
+                tf.get_logger().warning(
+                    "CompressionLogger: the model's strategy has one replica, so that no gradient "
+                    "is reduced, nor compressed"
+                )
         if self.log_dir is not None and self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self.log_dir))
-        self._before = self.all_reduce.statistics()
+        self._before = self._watched.statistics()
 
     def on_epoch_end(self, epoch, logs=None):
-        now = self.all_reduce.statistics()
+        now = self._watched.statistics()
         epoch_statistics, self._before = now.since(self._before), now
         scalars = {
             "compression_ratio": epoch_statistics.ratio,

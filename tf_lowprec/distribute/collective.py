@@ -3,7 +3,14 @@
 import tensorflow as tf
 
 from tf_lowprec.distribute import _tf_private
-from tf_lowprec.distribute.all_reduce import AdaCompAllReduce, count_dense, dense_bytes
+from tf_lowprec.distribute.all_reduce import (
+    AdaCompAllReduce,
+    count_dense,
+    dense_bytes,
+    is_compressed,
+    is_compressible,
+    is_warming_up,
+)
 from tf_lowprec.distribute.collectives import Collectives
 from tf_lowprec.distribute.exchange import Exchange
 from tf_lowprec.distribute.settings import AdaComp
@@ -137,7 +144,7 @@ class CollectiveAdaComp(AdaCompAllReduce):
             if self.compression.warmup_steps == 0:
                 reduced, means = compressed()
             else:
-                warm = chosen_states[0].steps < self.compression.warmup_steps
+                warm = is_warming_up(chosen_states, self.compression.warmup_steps)
                 reduced, means = tf.cond(warm, warming_up, compressed)
             fill([*chosen, *small], reduced)
             for state in chosen_states:
@@ -153,10 +160,10 @@ class CollectiveAdaComp(AdaCompAllReduce):
         """Indices of what is compressed, what goes along with it, and what does not."""
         chosen, small, large, room = [], [], [], FUSED_BYTES
         for i, (parts, state) in enumerate(zip(values, states)):
-            if state is not None and state.bin_size is not None:
+            if is_compressed(state, parts):
                 chosen.append(i)
                 continue
-            fits = not isinstance(parts[0], tf.IndexedSlices) and parts[0].dtype == tf.float32
+            fits = is_compressible(parts[0])
             size = 4 * (parts[0].shape.num_elements() or 0) if fits else 0
             if 0 < size <= room:
                 small.append(i)

@@ -58,7 +58,8 @@ class AdaComp:
             expression, searched for in the variable's path, such as "dense_1/kernel") decides;
             a variable that none matches has the default.
         exclude: patterns of variables whose gradients are reduced densely.
-        warmup_steps: the number of first steps of each variable that are reduced densely.
+        warmup_steps: the number of first steps of each variable that are reduced densely; while
+            one of an optimizer's variables is in them, so are all.
         encoding: "plain" or "entropy".
         soft_threshold: t in ``H = residue + t * gradient``.
         min_elements: smaller tensors are reduced densely: their packet's header would cost more
@@ -83,6 +84,11 @@ class AdaComp:
         if isinstance(sizes, collections.abc.Mapping):
             sizes = tuple(sizes.items())
         if isinstance(sizes, (list, tuple)):
+            if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in sizes):
+                raise ValueError(
+                    f"bin_sizes = {sizes!r} must be None, an integer, or a dict of patterns and "
+                    'sizes, such as {"conv": 64}'
+                )
             _patterns([pattern for pattern, _ in sizes], "bin_sizes")
             sizes = tuple((p, check_bin_size(size, f"bin_sizes[{p!r}]")) for p, size in sizes)
         elif sizes is not None:

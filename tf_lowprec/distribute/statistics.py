@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_lowprec.distribute import _tf_private
 
-_FIELDS = ("steps", "gradients", "bytes", "sent", "skipped")
+_FIELDS = ("steps", "gradients", "compressed", "bytes", "sent", "skipped")
 
 
 class Counters:
@@ -38,6 +38,7 @@ class GradientStatistics:
         bin_size: None for a variable that is always reduced densely.
         steps: reductions.
         gradients: gradients that went into them: steps times replicas.
+        compressed: those of them that were not sent dense, as in warm-up steps.
         bytes: that the replicas sent, headers and checksums included.
         sent: elements among them that AdaComp selected.
         skipped: steps in which a gradient was not finite.
@@ -48,6 +49,7 @@ class GradientStatistics:
     bin_size: int | None
     steps: int
     gradients: int
+    compressed: int
     bytes: int
     sent: int
     skipped: int
@@ -68,10 +70,10 @@ class GradientStatistics:
 
     @property
     def sent_per_bin(self):
-        """Elements sent per bin, over the steps that were compressed."""
-        if self.bin_size is None or not self.gradients:
+        """Elements sent per bin, of the gradients that were compressed."""
+        if self.bin_size is None or not self.compressed:
             return float("nan")
-        return self.sent / (self.gradients * -(-self.num_elements // self.bin_size))
+        return self.sent / (self.compressed * -(-self.num_elements // self.bin_size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,10 +114,13 @@ class Statistics:
         return sum(g.bytes_per_gradient for g in self.gradients)
 
     def since(self, before):
-        """The difference to earlier Statistics of the same source, which may lack variables."""
+        """The difference to earlier Statistics of the same source, which may lack variables.
+
+        Where a reset lies between them, what there is since the reset.
+        """
         gradients = []
         for i, now in enumerate(self.gradients):
-            if i < len(before.gradients):
+            if i < len(before.gradients) and before.gradients[i].steps <= now.steps:
                 old = before.gradients[i]
                 counts = {f: getattr(now, f) - getattr(old, f) for f in _FIELDS}
                 now = dataclasses.replace(now, **counts)

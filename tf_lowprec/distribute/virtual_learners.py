@@ -49,16 +49,18 @@ class VirtualLearners(tf.Module):
 
     A step splits its batch evenly among the learners. Each computes the gradients of its part,
     compresses them with a residue of its own, and the mean of what they send goes to the
-    optimizer: bit for bit what as many machines would do. A step costs about what a dense one of
-    the same batch costs; residues take ``8 * learners * parameters`` bytes (two copies, so that a
-    step whose gradients are not finite leaves them as they were).
+    optimizer: bit for bit what as many machines would do. Each begins with the same moving
+    statistics (of BatchNormalization), whose mean over the learners stays. A step costs about what
+    a dense one of the same batch costs; residues take ``8 * learners * parameters`` bytes (two
+    copies, so that a step whose gradients are not finite leaves them as they were).
 
     Trackable: ``tf.train.Checkpoint(model=model, optimizer=optimizer, learners=learners)``.
 
     Args:
         model: a Keras model, built.
         optimizer: a Keras optimizer.
-        loss: a function of (labels, outputs) whose value is the mean over its batch.
+        loss: a function of (labels, outputs) whose value is the mean over its batch; the model's
+            own losses (of regularizers) are added.
         learners: their number.
         compression: an AdaComp; None for dense gradients; or, to compare with other methods, a
             function of (name, shape) that returns None (dense) or a function of a flat (gradient,
@@ -81,6 +83,11 @@ class VirtualLearners(tf.Module):
             compression = adacomp_codec(compression)
         if not model.built:
             raise ValueError("model must be built: call it on a batch, or give it an Input")
+        if _scales_loss(optimizer):
+            raise ValueError(
+                f"optimizer = {optimizer.name} scales the loss, which VirtualLearners does not do: "
+                "give it an optimizer without loss scaling"
+            )
         self.learners, self.loss = int(learners), loss
         self._model, self._optimizer = [model], [optimizer]
         variables = model.trainable_variables
@@ -123,11 +130,15 @@ class VirtualLearners(tf.Module):
 
     @tf.function(reduce_retracing=True)
     def _step(self, x, y):
-        each = x.shape[0] // self.learners
+        each = tf.shape(x)[0] // self.learners
         compressed = [g for g in self._gradients if g.compress is not None]
+        moving = [v for v in self._model[0].non_trainable_variables if _is_float(v)]
+        start = [tf.identity(v) for v in moving]
 
-        def learn(learner, loss, skip, sums, counts):
+        def learn(learner, loss, skip, sums, counts, moved):
             begin = learner * each
+            for variable, value in zip(moving, start):
+                variable.assign(value)
             value, gradients = self._gradients_of(x[begin : begin + each], y[begin : begin + each])
             new_sums, new_counts, residues = [], [], iter(self.residues)
             counts = iter(counts)
@@ -137,9 +148,10 @@ class VirtualLearners(tf.Module):
                     skip |= bad
                     new_counts.append(next(counts) + sent)
                 new_sums.append(total + gradient)
-            return learner + 1, loss + value, skip, new_sums, new_counts
+            moved = [total + tf.convert_to_tensor(v) for total, v in zip(moved, moving)]
+            return learner + 1, loss + value, skip, new_sums, new_counts, moved
 
-        _, loss, skip, sums, counts = tf.while_loop(
+        _, loss, skip, sums, counts, moved = tf.while_loop(
             lambda learner, *_: learner < self.learners,
             learn,
             (
@@ -148,11 +160,14 @@ class VirtualLearners(tf.Module):
                 tf.constant(False),
                 [tf.zeros(g.shape) for g in self._gradients],
                 [tf.zeros([2], tf.int64) for _ in compressed],
+                [tf.zeros_like(value) for value in start],
             ),
             parallel_iterations=1,
         )
         self.half.assign(tf.where(skip, self.half, 1 - self.half))
         self._count(skip, counts)
+        for variable, total in zip(moving, moved):
+            variable.assign(total / self.learners)
         means = [total / self.learners for total in sums]
         self._optimizer[0].apply_gradients(zip(means, self._model[0].trainable_variables))
         return loss / self.learners
@@ -161,6 +176,8 @@ class VirtualLearners(tf.Module):
         model = self._model[0]
         with tf.GradientTape() as tape:
             value = self.loss(y, model(x, training=True))
+            if model.losses:
+                value += tf.add_n(model.losses)
         gradients = tape.gradient(value, model.trainable_variables)
         return value, [
             tf.zeros(g.shape) if d is None else tf.convert_to_tensor(d)
@@ -184,5 +201,19 @@ class VirtualLearners(tf.Module):
             else:
                 size, elements = tf.unstack(next(counts))
             own.counters.add(
-                steps=1, gradients=self.learners, bytes=size, sent=elements, skipped=skip
+                steps=1,
+                gradients=self.learners,
+                compressed=0 if own.compress is None else self.learners,
+                bytes=size,
+                sent=elements,
+                skipped=skip,
             )
+
+
+def _scales_loss(optimizer):
+    scaling = tf.keras.mixed_precision.LossScaleOptimizer
+    return isinstance(optimizer, scaling) or getattr(optimizer, "loss_scale_factor", None)
+
+
+def _is_float(variable):
+    return tf.as_dtype(variable.dtype).is_floating

@@ -107,7 +107,8 @@ def adacomp_decode(packets, num_elements):
         float32 tensor of shape [num_elements]; all NaN if one of the packets is a skip packet.
 
     Raises:
-        ValueError: no packet, or one that is no 1-D int32 tensor.
+        ValueError: no packet, or one that is no 1-D int32 tensor; a number of elements that is no
+            integer, or below 0.
         tf.errors.InvalidArgumentError: a packet that is truncated, corrupt, or was made for
             another number of elements; it names the packet and what is wrong with it.
     """
@@ -121,8 +122,15 @@ def adacomp_decode(packets, num_elements):
                 f"packets[{i}] has dtype {packet.dtype.name} and shape {packet.shape}; it must be "
                 "int32 with one dimension, as adacomp_encode returns it"
             )
-    if isinstance(num_elements, numbers.Integral) and num_elements < 0:
-        raise ValueError(f"num_elements = {num_elements} must be 0 or more")
+    if tf.is_tensor(num_elements):
+        whole = num_elements.dtype.is_integer
+    else:
+        number = np.asarray(num_elements)
+        whole = number.dtype.kind in "iu" and number.ndim == 0 and number >= 0
+    if not whole:
+        raise ValueError(
+            f"num_elements = {num_elements!r} must be an integer >= 0, or an integer tensor"
+        )
     return ops.lowprec_ada_comp_decode(
         packets=packets, num_elements=tf.cast(num_elements, tf.int64)
     )
