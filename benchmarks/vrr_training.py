@@ -42,6 +42,7 @@ import tf_lowprec as lp
 from tf_lowprec._keras import native
 
 PUBLISHED = pathlib.Path(__file__).parents[1] / "docs" / "vrr" / "training.json"
+FLOAT32, PAPER = "float32", "PP=0 chunk 64 nearest"  # what the others are compared with
 LOSS_SCALE = 1000.0
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
@@ -66,7 +67,7 @@ class Configuration:
 
 
 def configurations():
-    found = [Configuration("float32")]
+    found = [Configuration(FLOAT32)]
     for rounding, short in (("nearest_even", "nearest"), ("toward_zero", "toward zero")):
         for chunk, kind in ((64, "chunk 64"), (None, "one sum")):
             for pp in (0, -1, -2, -3):
@@ -276,21 +277,26 @@ def mean_interval(values):
 
 
 def summarize(trainings):
-    """One record for each configuration: errors, and paired differences to float32."""
+    """One record for each configuration: errors, paired differences to float32 and to PAPER."""
     last = {}
     for training in trainings:
         if training.done:
             name = training.configuration.name
             last.setdefault(name, {})[training.seed] = training.state["errors"][-1]
-    reference = last.get("float32", {})
+
+    def difference(mine, name):
+        """(mean, half interval) over the seeds that both have trained; None where there is none."""
+        other = last.get(name, {})
+        paired = [mine[s] - other[s] for s in sorted(set(mine) & set(other))]
+        return mean_interval(paired) if paired else (None, None)
+
     records = []
     for configuration in dict.fromkeys(t.configuration for t in trainings):
         mine = last.get(configuration.name)
         if not mine:
             continue
         runs = [t for t in trainings if t.configuration == configuration and t.done]
-        paired = [mine[s] - reference[s] for s in sorted(set(mine) & set(reference))]
-        difference = mean_interval(paired) if paired else (None, None)
+        to_float32, to_paper = difference(mine, FLOAT32), difference(mine, PAPER)
         records.append(
             {
                 "name": configuration.name,
@@ -298,8 +304,10 @@ def summarize(trainings):
                 "plan": runs[0].state["plan"],
                 "test_error_percent": {s: mine[s] for s in sorted(mine)},
                 "mean_error": mean_interval(list(mine.values()))[0],
-                "difference": difference[0],
-                "half_interval": difference[1],
+                "difference": to_float32[0],
+                "half_interval": to_float32[1],
+                "difference_to_paper": to_paper[0],
+                "half_interval_to_paper": to_paper[1],
                 "seconds": round(float(np.mean([t.state["seconds"] for t in runs])), 1),
                 "curves": {t.seed: t.state["errors"] for t in runs},
             }
@@ -307,9 +315,16 @@ def summarize(trainings):
     return records
 
 
+def as_text(mean, half):
+    if mean is None:
+        return ""
+    return f"{mean:+.2f}" + ("" if half is None else f" ± {half:.2f}")
+
+
 def report(records, options, folder, console):
     table = Table(title=f"{options.network}: test error in % after {options.epochs} epochs")
-    for column in ("run", "bits FWD", "BWD", "GRAD", "seeds", "error", "minus float32", "s"):
+    columns = ("bits FWD", "BWD", "GRAD", "seeds", "error", "minus float32", "minus PP=0", "s")
+    for column in ("run", *columns):
         table.add_column(column, justify="left" if column == "run" else "right")
     for r in records:
         bits = (
@@ -317,13 +332,13 @@ def report(records, options, folder, console):
             if r["bits"] is None
             else [f"{b:.1f}" for b in r["bits"].values()]
         )
-        difference = ""
-        if r["name"] != "float32" and r["difference"] is not None:
-            half = "" if r["half_interval"] is None else f" ± {r['half_interval']:.2f}"
-            difference = f"{r['difference']:+.2f}{half}"
+        differences = [
+            "" if r["name"] == name else as_text(r["difference" + to], r["half_interval" + to])
+            for name, to in ((FLOAT32, ""), (PAPER, "_to_paper"))
+        ]
         table.add_row(
             r["name"], *bits, str(len(r["test_error_percent"])), f"{r['mean_error']:.2f}",
-            difference, f"{r['seconds']:.0f}",
+            *differences, f"{r['seconds']:.0f}",
         )  # fmt: skip
     console.print(table)
     record = {
