@@ -104,11 +104,11 @@ def test_assigned_statistics_are_noted():
 
 
 @needs_keras_3
-def test_worker_hooks_go_as_they_came(without_hook):
+def test_part_hooks_go_as_they_came(without_hook):
     scaling, trainer = tf.keras.optimizers.LossScaleOptimizer, _tf_private._building_class()
     originals = scaling.check_finite, trainer._maybe_symbolic_build
-    _tf_private.install_worker_hooks()
-    _tf_private.install_worker_hooks()
+    _tf_private.install_part_hooks()
+    _tf_private.install_part_hooks()
     assert scaling.check_finite is not originals[0]
     assert trainer._maybe_symbolic_build is not originals[1]
     _tf_private.remove_gradient_hook()
@@ -142,6 +142,7 @@ def without_hook():
     _tf_private.remove_gradient_hook()
     yield
     _tf_private.install_gradient_hook(_acts())
+    _tf_private.install_part_hooks()
 
 
 def _acts():

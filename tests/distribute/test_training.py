@@ -187,8 +187,7 @@ def test_mixed_precision_with_loss_scaling(adacomp):
     assert len(steps) == 1 and 1 <= steps.pop() <= 8
 
 
-# Keras 3 asks the first replica alone whether gradients are finite, before they are reduced.
-@pytest.mark.parametrize("replica", [0] if KERAS_3 else [0, 1])
+@pytest.mark.parametrize("replica", [0, 1])
 def test_loss_scaling_skips_a_step_that_is_not_finite(adacomp, replica):
     all_reduce, strategy = adacomp(bin_sizes=50)
     model, _ = mixed_precision_fit(strategy, poison=16 * replica)  # in the first batch

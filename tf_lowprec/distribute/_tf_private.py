@@ -331,12 +331,13 @@ class _Building(threading.local):
 _building = _Building()
 
 
-def install_worker_hooks():
-    """Corrects Keras 3 where it takes one worker's part for the whole. Acts under our strategy.
+def install_part_hooks():
+    """Corrects Keras 3 where it takes one replica's part for the whole. Acts under our ops.
 
-    LossScaleOptimizer asks the first local replica whether its gradients are finite: one worker
-    would skip a step that the others take, and they would wait for it in the exchange. And `fit`
-    reduces the first batch over all workers, only to look at its shapes.
+    LossScaleOptimizer asks the first local replica whether its gradients are finite, before they
+    are reduced: another one's overflow would reach the weights, and of several workers one would
+    skip a step in which the others wait for it. And `fit` reduces the first batch over all
+    workers, only to look at its shapes.
     """
     global _originals
     if not KERAS_3 or _originals:
@@ -348,9 +349,9 @@ def install_worker_hooks():
     def check_finite_everywhere(self, grads):
         here = finite(self, grads)
         replica = tf.distribute.get_replica_context()
-        if replica is None or not isinstance(replica.strategy.extended, CollectiveExtended):
+        if replica is None or replica.num_replicas_in_sync == 1:
             return here
-        if replica.num_replicas_in_sync == 1:
+        if not hasattr(cross_device_ops_of(replica.strategy), "all_true"):
             return here
         return replica.merge_call(_all_true, args=(here,))
 

@@ -26,7 +26,7 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
     If a replica's gradient is not finite, no residue of that step's gradients changes on any
     replica, and the reduced gradient is NaN on all of them, so that loss scaling sees it.
 
-    With Keras 3 the first one to be made installs a hook on Keras's optimizers, which acts only
+    With Keras 3 the first one to be made installs hooks on Keras's optimizers, which act only
     under a strategy whose cross-device op is of this class (docs/adacomp.md).
 
     `state` is trackable: ``tf.train.Checkpoint(model=model, adacomp=all_reduce.state)`` saves the
@@ -61,6 +61,7 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
         self._dense = dense
         self._names, self.state = {}, GradientStates()
         _tf_private.install_gradient_hook(_acts)
+        _tf_private.install_part_hooks()
 
     @property
     def states(self):
@@ -91,6 +92,12 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
                 "overwrite the weights inside a condition, where TensorFlow cannot"
             )
         self._names.update(_tf_private.names_of_variables(optimizer))
+
+    def all_true(self, flags):
+        """Whether the bools of all replicas are true: one for each replica."""
+        with tf.device("CPU:0"):
+            every = tf.reduce_all(tf.stack(list(flags)))
+        return [tf.identity(every) for _ in flags]
 
     # tf.distribute.CrossDeviceOps
 

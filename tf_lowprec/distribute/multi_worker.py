@@ -117,7 +117,6 @@ class MultiWorkerMirroredStrategy(_Base):
             # At the end workers wait for each other: the first one serves the others.
             "shutdown": int(1000 * timeout_seconds),
         }
-        _tf_private.install_worker_hooks()
         # Each strategy of a process has keys of its own: TensorFlow's begin at 1 in each.
         cls = MultiWorkerMirroredStrategy
         self._collective_key_base, cls._next_key_base = cls._next_key_base, cls._next_key_base + 100
