@@ -218,10 +218,7 @@ inline void StoreTiles(const ConvBlock& block, const LeftPanel& panel, int64_t f
   const int64_t element = panel.first_row * p.ResultStep() + panel.group * p.Columns();
   for (int64_t j = first; j < last; ++j) {
     const TileTask& tile = tiles[j - first];
-    float* to = block.task.c + element + block.column_begin + j * kColumns;
-    for (int row = 0; row < tile.rows; ++row, to += p.ResultStep()) {
-      memcpy(to, tile.Result()[row], static_cast<size_t>(tile.columns) * sizeof(float));
-    }
+    StoreTile(tile, block.task.c + element + block.column_begin + j * kColumns, p.ResultStep());
   }
 }
 

@@ -41,10 +41,7 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
                           task.b_range[column_tile], task.k, kSupport);
     }
     RunTile(tile, choice);
-    for (int j = 0; j < tile.rows; ++j) {
-      memcpy(task.c + element + j * task.n, tile.Result()[j],
-             static_cast<size_t>(tile.columns) * sizeof(float));
-    }
+    StoreTile(tile, task.c + element, task.n);
   }
 }
 

@@ -9,9 +9,6 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
-// Elements that are rounded at a time, when lanes are not the rows of x.
-constexpr int64_t kSegment = 1024;
-
 inline void RoundStages(const PackTask& task, const float* x, int64_t index, int64_t count,
                         float* y, QuantizeFn quantize) {
   for (int stage = 0; stage < task.num_stages; ++stage) {
@@ -27,6 +24,14 @@ LOWPREC_HD void Include(PanelRange& range, float value) {
   const uint32_t magnitude = ToBits<float>(value) & 0x7FFFFFFFu;
   range.max_bits = Max(range.max_bits, magnitude);
   range.min_bits_minus_1 = Min(range.min_bits_minus_1, magnitude - 1);
+}
+
+// x[index, index + count) of the operand, rounded, in `room` if that takes any work.
+inline const float* Rounded(const PackTask& task, int64_t index, int64_t count, float* room,
+                            QuantizeFn quantize) {
+  if (task.num_stages == 0) return task.x + index;
+  RoundStages(task, task.x + index, task.index + index, count, room, quantize);
+  return room;
 }
 
 // Threads that pack different k of one panel meet here.
@@ -63,76 +68,74 @@ LOWPREC_HD void TransposeQuads(const Quad in[4], float* out, int64_t step) {
   for (int i = 0; i < 4; ++i) memcpy(out + i * step, &rows[i], sizeof(Quad));
 }
 
-// Rows of x are lanes: transposes a panel, in blocks that fit the first-level cache.
+// Rows of x are lanes: transposes a panel, in blocks that fit the first-level cache. Short rows are
+// rounded together.
 template <int kWidth>
 inline void PackRows(const PackTask& task, int64_t panel, QuantizeFn quantize) {
   constexpr int64_t kBlock = 256;
-  alignas(64) float rounded[kWidth][kBlock];
+  alignas(64) static constexpr float kZeros[kBlock] = {};
+  alignas(64) float room[kWidth * kBlock];
   const int64_t first = panel * kWidth;
   const int width = static_cast<int>(Min(task.lanes - first, kWidth));
+  const int together = task.k <= kBlock ? width : 1;
   float* out = task.packed + first * task.k;
   PanelRange range;
   for (int64_t k0 = 0; k0 < task.k; k0 += kBlock) {
     const int64_t count = Min(kBlock, task.k - k0);
     const float* rows[kWidth];
-    for (int lane = 0; lane < width; ++lane) {
-      const int64_t offset = (first + lane) * task.k + k0;
-      rows[lane] = task.x + offset;
-      if (task.num_stages > 0) {
-        RoundStages(task, rows[lane], task.index + offset, count, rounded[lane], quantize);
-        rows[lane] = rounded[lane];
-      }
-      for (int64_t i = 0; i < count; ++i) Include(range, rows[lane][i]);
+    for (int lane = 0; lane < width; lane += together) {
+      const int64_t size = together * count;
+      const float* from =
+          Rounded(task, (first + lane) * task.k + k0, size, room + lane * count, quantize);
+      for (int64_t i = 0; i < size; ++i) Include(range, from[i]);
+      for (int row = 0; row < together; ++row) rows[lane + row] = from + row * count;
     }
+    for (int lane = width; lane < kWidth; ++lane) rows[lane] = kZeros;
     int64_t done = 0;
-    for (; width == kWidth && done + 4 <= count; done += 4) {
+    for (; done + 4 <= count; done += 4) {
       for (int lane = 0; lane < kWidth; lane += 4) {
         Quad in[4];
         for (int q = 0; q < 4; ++q) in[q] = LoadQuad(rows[lane + q] + done);
         TransposeQuads(in, out + (k0 + done) * kWidth + lane, kWidth);
       }
     }
-    for (int64_t i = done; i < count; ++i) {
-      float* to = out + (k0 + i) * kWidth;
-      for (int lane = 0; lane < width; ++lane) to[lane] = rows[lane][i];
-      for (int lane = width; lane < kWidth; ++lane) to[lane] = 0;
+    for (; done < count; ++done) {
+      for (int lane = 0; lane < kWidth; ++lane) out[(k0 + done) * kWidth + lane] = rows[lane][done];
     }
   }
   Merge(task.range[panel], range);
 }
 
-// Rows of x are k: cuts rows [k0, k1) into panels.
+// Rows of x are k: cuts rows [k0, k1), kPackRows at most, into panels.
 template <int kWidth>
 inline void PackColumns(const PackTask& task, int64_t k0, int64_t k1, QuantizeFn quantize) {
-  constexpr int64_t kLanesAtATime = kSegment / kWidth * kWidth;
-  alignas(64) float rounded[kLanesAtATime];
-  for (int64_t lane0 = 0; lane0 < task.lanes; lane0 += kLanesAtATime) {
-    const int64_t count = Min(kLanesAtATime, task.lanes - lane0);
-    const int64_t panels = (count + kWidth - 1) / kWidth;
-    PanelRange ranges[kLanesAtATime / kWidth];
-    for (int64_t k = k0; k < k1; ++k) {
-      const int64_t offset = k * task.lanes + lane0;
-      const float* row = task.x + offset;
-      if (task.num_stages > 0) {
-        RoundStages(task, row, task.index + offset, count, rounded, quantize);
-        row = rounded;
-      }
-      for (int64_t panel = 0; panel < panels; ++panel) {
-        const float* from = row + panel * kWidth;
-        float* to = task.packed + (lane0 + panel * kWidth) * task.k + k * kWidth;
-        const int width = static_cast<int>(Min(count - panel * kWidth, kWidth));
-        if (width == kWidth) {
-          for (int lane = 0; lane < kWidth; ++lane) to[lane] = from[lane];
-        } else {
-          for (int lane = 0; lane < kWidth; ++lane) to[lane] = lane < width ? from[lane] : 0;
-        }
-        PanelRange range = ranges[panel];
-        for (int lane = 0; lane < kWidth; ++lane) Include(range, to[lane]);
-        ranges[panel] = range;
-      }
+  constexpr int64_t kBlock = 256 / kWidth * kWidth;
+  alignas(64) float room[MatMul::kPackRows * kBlock];
+  const float* rows[MatMul::kPackRows];
+  const int count = static_cast<int>(k1 - k0);
+  for (int64_t lane0 = 0; lane0 < task.lanes; lane0 += kBlock) {
+    const int64_t lanes = Min(kBlock, task.lanes - lane0);
+    const int together = lanes == task.lanes ? count : 1;  // rows without a gap between them
+    for (int row = 0; row < count; row += together) {
+      const float* from = Rounded(task, (k0 + row) * task.lanes + lane0, together * lanes,
+                                  room + row * lanes, quantize);
+      for (int i = 0; i < together; ++i) rows[row + i] = from + i * lanes;
     }
-    for (int64_t panel = 0; panel < panels; ++panel) {
-      Merge(task.range[lane0 / kWidth + panel], ranges[panel]);
+    for (int64_t lane = 0; lane < lanes; lane += kWidth) {
+      float* out = task.packed + (lane0 + lane) * task.k + k0 * kWidth;
+      const int width = static_cast<int>(Min(lanes - lane, kWidth));
+      for (int row = 0; row < count; ++row) {
+        const float* from = rows[row] + lane;
+        float* to = out + row * kWidth;
+        if (width == kWidth) {
+          memcpy(to, from, kWidth * sizeof(float));
+        } else {
+          for (int i = 0; i < kWidth; ++i) to[i] = i < width ? from[i] : 0;
+        }
+      }
+      PanelRange range;
+      for (int i = 0; i < count * kWidth; ++i) Include(range, out[i]);
+      Merge(task.range[(lane0 + lane) / kWidth], range);
     }
   }
 }
@@ -140,8 +143,9 @@ inline void PackColumns(const PackTask& task, int64_t k0, int64_t k1, QuantizeFn
 template <int kWidth>
 inline void PackPanels(const PackTask& task, int64_t begin, int64_t end, QuantizeFn quantize) {
   if (task.lanes_last) {
-    PackColumns<kWidth>(task, begin * MatMul::kPackRows, Min(end * MatMul::kPackRows, task.k),
-                        quantize);
+    for (int64_t k = begin * MatMul::kPackRows; begin < end; ++begin, k += MatMul::kPackRows) {
+      PackColumns<kWidth>(task, k, Min(k + MatMul::kPackRows, task.k), quantize);
+    }
   } else {
     for (int64_t panel = begin; panel < end; ++panel) PackRows<kWidth>(task, panel, quantize);
   }

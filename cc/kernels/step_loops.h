@@ -60,8 +60,11 @@ LOWPREC_HD void ForEach(const F& f) {
 // row_step that from one row to the next.
 inline void StartTile(TileTask& tile, int64_t element, int64_t row_step, const uint32_t seed[2],
                       uint64_t stream) {
-  memset(tile.sums, 0, sizeof(tile.sums));
-  memset(tile.totals, 0, sizeof(tile.totals));
+  // Not memset, which GCC makes a slow instruction for strings of.
+  for (int row = 0; row < kRows; ++row) {
+    FloatLanes::Store(tile.sums[row], FloatLanes::Set(0));
+    FloatLanes::Store(tile.totals[row], FloatLanes::Set(0));
+  }
   if (static_cast<Rounding>(tile.accumulator.rounding) != Rounding::kStochastic) return;
   const PhiloxKey key = {seed[0], seed[1]};
   for (int row = 0; row < kRows; ++row) {
@@ -76,6 +79,18 @@ inline void StartTile(TileTask& tile, int64_t element, int64_t row_step, const u
         if (j + i < 0 || j + i >= kColumns) continue;
         tile.states[row][j + i] = RandomStateOf(words.w[i]);
       }
+    }
+  }
+}
+
+// The tile's results, rows `row_step` apart.
+inline void StoreTile(const TileTask& tile, float* to, int64_t row_step) {
+  for (int row = 0; row < tile.rows; ++row, to += row_step) {
+    const float* from = tile.Result()[row];
+    if (tile.columns == kColumns) {  // else memcpy is a call
+      memcpy(to, from, kColumns * sizeof(float));
+    } else {
+      memcpy(to, from, static_cast<size_t>(tile.columns) * sizeof(float));
     }
   }
 }
