@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
 import tf_lowprec as lp
 from tf_lowprec import cli
@@ -29,6 +30,10 @@ def small_model():
 
 def not_a_model():
     return 3
+
+
+def with_arguments(width):
+    return width
 
 
 def words(text):
@@ -90,9 +95,26 @@ def test_plan_measures_an_npz_file(capsys, tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 12, 12, 1)).astype(np.float32), np.arange(40) % 10
     np.savez(tmp_path / "data.npz", x=x, y=y)
-    command = ["plan", "test_cli:small_model", "--batch-size", "32"]
-    assert cli.main([*command, "--data", str(tmp_path / "data.npz")]) == 0
-    assert "NZR" in capsys.readouterr().out
+    command = ["plan", "test_cli:small_model", "--data", str(tmp_path / "data.npz")]
+    json = tmp_path / "plan.json"
+    assert cli.main([*command, "--batch-size", "32", "--json", str(json)]) == 0
+    out = capsys.readouterr().out
+    assert "NZR" in out
+    plan = lp.analysis.Plan.from_json(json)
+    assert all(s.vrr is not None for s in plan.sums)
+    assert all(f"{s.vrr:.4f}" in out for s in plan.sums)
+    assert cli.main(command) == 1
+    assert "--data needs --batch-size" in capsys.readouterr().err
+
+
+def test_narrow_terminals_show_a_row_for_each_pass(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_console", lambda: Console(width=60))
+    assert cli.main(["plan", "test_cli:small_model", "--batch-size", "32"]) == 0
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert [line.split("│")[2].strip() for line in out.splitlines() if "│" in line] == [
+        *("FWD", "GRAD", "FWD", "BWD", "GRAD")
+    ]
 
 
 @pytest.mark.parametrize("channels, size", [(1, 28), (3, 28), (3, 40)])
@@ -126,9 +148,11 @@ def test_loss_is_of_logits_unless_outputs_are_probabilities(logits):
         (["plan", "tf_lowprec.models:resnet99"], "resnet99"),
         (["plan", "no_such_module:f"], "no_such_module"),
         (["plan", "test_cli:not_a_model"], "gives int, not a tf.keras.Model"),
+        (["plan", "test_cli:with_arguments"], "a function of no arguments"),
         (["plan", "test_cli:small_model"], "batch_size is unknown"),
         (["plan", "test_cli:small_model", "--batch-size", "0"], "batch_size = 0"),
         (["plan", "test_cli:small_model", "--batch-size", "4", "--data", "x.npz"], "x.npz"),
+        (["plan", "test_cli:small_model", "--batch-size", "4", "--data", "nothere"], "mnist"),
         (["plan", "tests"], "without saved_model.pb"),
     ],
 )

@@ -246,6 +246,42 @@ def test_subclassed_models_in_float32():
 
 
 @tf.keras.utils.register_keras_serializable("test_convert")
+class Unnamed(tf.keras.Model):
+    """Its layers have the names that Keras gives, other ones in a copy."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.up, self.down = L.Dense(64, activation="relu"), L.Dense(3)
+
+    def call(self, x):
+        return self.down(self.up(x))
+
+
+def unnamed_alone():
+    model = Unnamed(name="alone")
+    model(batch(2, 3))
+    return model
+
+
+def unnamed_inside():
+    x = tf.keras.Input((3,))
+    y = Unnamed(name="inside")(Unnamed(name="first")(x))
+    return tf.keras.Model(x, L.Dense(2)(y))
+
+
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2: see test_keras_2_refuses_subclassed_models")
+@pytest.mark.parametrize("make", [unnamed_alone, unnamed_inside])
+def test_a_plan_finds_layers_without_names(make):
+    model = make()
+    plan = lp.analysis.plan(model, 16, input_shape=(3,))
+    converted = lp.convert(model, plan)
+    assert lp.unconverted(converted) == ()
+    layers = layers_of(converted)
+    assert {path: layers[path].precision for path in plan.layers} == plan.policies()
+    np.testing.assert_array_equal(converted.get_weights()[0], model.get_weights()[0])
+
+
+@tf.keras.utils.register_keras_serializable("test_convert")
 class Block(L.Layer):
     """A transformer's, whose layers are built when it is called."""
 

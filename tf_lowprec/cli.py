@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tf_lowprec import analysis, datasets
+from tf_lowprec.analysis.report import needed_width
 from tf_lowprec.analysis.saved_model import plan_saved_model
+from tf_lowprec.analysis.trace import first_line
 from tf_lowprec.formats import FloatFormat, Rounding
 from tf_lowprec.precision import Accumulator
 
@@ -177,6 +179,8 @@ def _plan(options):
             model = _load(options.model)
             data, loss = None, None
             if options.data:
+                if options.batch_size is None:
+                    raise ValueError("--data needs --batch-size, such as --batch-size 128")
                 data = _data(options.data, model, options.batch_size)
                 loss = getattr(model, "loss", None) or _classification_loss(model, data)
             plan = analysis.plan(
@@ -188,7 +192,10 @@ def _plan(options):
                 **rules,
             )
     plan = plan.perturb(options.perturb)
-    console.print(plan.table())
+    table = plan.table()
+    if needed_width(table) > console.width:
+        table = plan.table(by_pass=True)
+    console.print(table)
     if options.hardware:
         console.print(plan.hardware().table())
     if options.plot:
@@ -243,9 +250,9 @@ def _vrr(options):
 
 
 def _console():
-    """Standard output; in a file or pipe, lines are as long as tables need."""
+    """Standard output; in a file or pipe, lines are as long as tables need, up to 240."""
     console = Console()
-    return console if console.is_terminal else Console(width=160)
+    return console if console.is_terminal else Console(width=240)
 
 
 def _load(name):
@@ -257,7 +264,12 @@ def _load(name):
             build = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"model {name!r}: {error}") from None
-        model = build()
+        try:
+            model = build()
+        except TypeError as error:
+            raise ValueError(
+                f"model {name!r} must be a function of no arguments: {error}"
+            ) from None
     elif path.suffix in (".keras", ".h5"):
         if not path.exists():
             raise ValueError(f"model {name!r}: no such file")
@@ -278,6 +290,10 @@ def _data(name, model, batch_size):
         (x, y), _ = getattr(datasets, name)()
         x = x.astype(np.float32) / 255
     else:
+        if not name.endswith(".npz") or not pathlib.Path(name).exists():
+            raise ValueError(
+                f"data {name!r} must be one of {', '.join(_DATASETS)}, or an .npz file that exists"
+            )
         with np.load(name) as arrays:
             if not {"x", "y"} <= set(arrays.files):
                 raise ValueError(f"data {name!r} must hold the arrays x and y")
@@ -297,7 +313,10 @@ def _data(name, model, batch_size):
 
 def _classification_loss(model, data):
     """Cross-entropy, of logits unless the model's outputs are probabilities."""
-    outputs = model(data[0][:2], training=False)
+    try:
+        outputs = model(data[0][:2], training=False)
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(f"data does not fit the model: {first_line(error)}") from None
     if tf.is_tensor(outputs) and np.allclose(np.sum(outputs, -1), 1, atol=1e-3):
         return tf.keras.losses.SparseCategoricalCrossentropy()
     return tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -322,7 +341,10 @@ def _shape(text):
 
 def _float_format(text):
     exponent, mantissa = (int(part) for part in text.split(","))
-    return FloatFormat(exponent, mantissa)
+    try:
+        return FloatFormat(exponent, mantissa)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 # What argparse says of a value that these refuse.

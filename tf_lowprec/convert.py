@@ -20,6 +20,8 @@ _LOG = logging.getLogger("tf_lowprec")
 #: {stock class: ours of the same name}.
 REPLACEMENTS = {getattr(tf.keras.layers, name): getattr(layers, name) for name in layers.__all__}
 
+_KEPT = "no policy for it, or inside a layer or model that cannot be copied"
+
 # Stock layers that multiply matrices and have no counterpart here, whatever their weights.
 _STOCK_PRODUCTS = frozenset(
     {
@@ -62,10 +64,10 @@ def convert(model, precision):
         )
     policy_of = _policy_of(precision, model)
     if isinstance(model, tf.keras.Model) and _is_clonable(model):
-        converted = _convert_model(model, policy_of, "")
+        converted = _convert_model(model, policy_of)
         converted.set_weights(model.get_weights())
     else:
-        converted = _convert_built(model, policy_of, "" if sublayers(model) else model.name)
+        converted = _convert_built(model, policy_of)
     rest = unconverted(converted)
     if rest:
         listed = "; ".join(f"{path} ({kind}): {reason}" for path, kind, reason in rest)
@@ -84,7 +86,7 @@ def unconverted(model):
             seen.add(id(layer))
             path, cls = f"{prefix}{layer.name}", type(layer)
             if cls in REPLACEMENTS:
-                found.append((path, cls.__name__, "inside a layer or model that cannot be copied"))
+                found.append((path, cls.__name__, _KEPT))
                 continue
             if cls.__name__ in _STOCK_PRODUCTS and is_stock(cls):
                 found.append((path, cls.__name__, "tf_lowprec.layers has no such layer"))
@@ -100,20 +102,22 @@ def unconverted(model):
 
 
 def _policy_of(precision, model):
-    """(layer, path) -> Policy, or None to leave the layer."""
+    """Layer of the original -> Policy, or None to leave it."""
     if isinstance(precision, (Plan, PromotionPlan)):
         policies = precision.policies()
-        missing = sorted(set(policies) - {path for path, _ in layer_paths(model)})
+        layers_of = dict(layer_paths(model))
+        missing = sorted(set(policies) - set(layers_of))
         if missing:
             raise ValueError(
                 f"the plan of {precision.model!r} has layers that {model.name!r} lacks: "
                 f"{', '.join(missing[:5])}; make a plan of this model"
             )
-        return lambda layer, path: policies.get(path)
+        planned = {id(layers_of[path]): policy for path, policy in policies.items()}
+        return lambda layer: planned.get(id(layer))
     if isinstance(precision, PolicyMap):
-        return lambda layer, path: precision.for_layer(layer.name)
+        return lambda layer: precision.for_layer(layer.name)
     policy = as_policy(precision)
-    return lambda layer, path: policy
+    return lambda layer: policy
 
 
 def _is_clonable(model):
@@ -121,16 +125,15 @@ def _is_clonable(model):
     return is_stock(type(model))
 
 
-def _convert_model(model, policy_of, prefix):
+def _convert_model(model, policy_of):
     def clone(layer):
-        path = prefix + layer.name
         if isinstance(layer, tf.keras.Model) and _is_clonable(layer):
-            return _convert_model(layer, policy_of, f"{path}/")
+            return _convert_model(layer, policy_of)
         if not _is_leaf(layer):
             with contextlib.suppress(_CannotCopyError):  # then it stays, and is listed
-                return _convert_built(layer, policy_of, path)
+                return _convert_built(layer, policy_of)
             return layer.__class__.from_config(layer.get_config())
-        return _convert_layer(layer, policy_of, path)
+        return _convert_layer(layer, policy_of)
 
     return tf.keras.models.clone_model(model, clone_function=clone)
 
@@ -140,20 +143,20 @@ def _is_leaf(layer):
     return is_stock(type(layer)) or isinstance(layer, PrecisionLayer) or not sublayers(layer)
 
 
-def _convert_built(layer, policy_of, path):
+def _convert_built(layer, policy_of):
     """A built copy, with the weights, of a layer or model whose own code calls its layers."""
     if _is_leaf(layer) and not isinstance(layer, tf.keras.Model):
-        copy = _convert_layer(layer, policy_of, path)
+        copy = _convert_layer(layer, policy_of)
         _build_like(copy, layer)
     else:
         copy = _copy(layer)
-        prefix = f"{path}/" if path else ""
         replacements = {}
-        for inner in sublayers(copy):
-            if isinstance(inner, tf.keras.Model) and _is_clonable(inner):
-                new = _convert_model(inner, policy_of, f"{prefix}{inner.name}/")
-            elif type(inner) in REPLACEMENTS or not _is_leaf(inner):
-                new = _convert_built(inner, policy_of, f"{prefix}{inner.name}")
+        # The original's layers tell name and policy: those of the copy may be numbered anew.
+        for old, inner in zip(sublayers(layer), sublayers(copy), strict=True):
+            if isinstance(old, tf.keras.Model) and _is_clonable(old):
+                new = _convert_model(old, policy_of)
+            elif type(old) in REPLACEMENTS or not _is_leaf(old):
+                new = _convert_built(old, policy_of)
             else:
                 continue
             replacements[id(inner)] = new
@@ -181,6 +184,11 @@ def _copy(layer):
             f"{layer.name!r} of class {type(layer).__name__} cannot be copied: give it get_config "
             f"and from_config, or make its layers from tf_lowprec.layers: {error}"
         ) from error
+    if len(sublayers(copy)) != len(sublayers(layer)):
+        raise _CannotCopyError(
+            f"{layer.name!r} of class {type(layer).__name__} cannot be copied: its copy has "
+            f"{len(sublayers(copy))} layers where it has {len(sublayers(layer))}"
+        )
     if len(copy.weights) != len(layer.weights):
         raise _CannotCopyError(
             f"{layer.name!r} of class {type(layer).__name__} cannot be copied: its copy has "
@@ -200,26 +208,26 @@ def _build_like(copy, layer):
         copy(tf.keras.Input(tuple(shape[1:])))  # its layers are built when it is called
 
 
-def _convert_layer(layer, policy_of, path):
+def _convert_layer(layer, policy_of):
     cls = REPLACEMENTS.get(type(layer), type(layer))
     config = layer.get_config()
     if issubclass(cls, PrecisionLayer):
-        policy = policy_of(layer, path)
+        policy = policy_of(layer)
         if policy is None:
             return layer.__class__.from_config(config)
         return cls.from_config({**config, "precision": policy})
     if isinstance(layer, (tf.keras.layers.TimeDistributed, tf.keras.layers.Bidirectional)):
-        return _convert_wrapper(layer, config, policy_of, path)
+        return _convert_wrapper(layer, config, policy_of)
     return layer.__class__.from_config(config)
 
 
-def _convert_wrapper(layer, config, policy_of, path):
+def _convert_wrapper(layer, config, policy_of):
     """A wrapper around converted layers; not through its config, which Keras 2 misreads."""
     for key in ("layer", "backward_layer", "num_constants"):
         config.pop(key, None)
 
     def part(inner):
-        return _convert_layer(inner, policy_of, f"{path}/{inner.name}")
+        return _convert_layer(inner, policy_of)
 
     if isinstance(layer, tf.keras.layers.TimeDistributed):
         return layer.__class__(part(layer.layer), **config)

@@ -304,6 +304,7 @@ def test_perturb_moves_all_but_the_last_layer():
     for before, after in zip(plan.sums, moved.sums, strict=True):
         assert after.mantissa_bits == before.mantissa_bits - (0 if before.is_last else 2)
     assert plan.perturb(3).perturb(-3) == plan
+    assert plan.perturb(0) is plan  # with what was measured
 
 
 @pytest.mark.parametrize("bits, message", [(-30, "'?a'? would have|a would have"), (1.0, "1.0")])

@@ -183,6 +183,13 @@ Y = np.arange(8)
         ((X[:, :4], Y), {"loss": CROSS_ENTROPY}, r"x has shape \(8, 4, 8, 3\), the model takes"),
         ((X, images(8, 3)), {"loss": "mse"}, "data does not fit model .* or its loss"),
         (X, {"loss": CROSS_ENTROPY}, r"data must be \(x, y\)"),
+        ((X, Y, Y), {"loss": CROSS_ENTROPY}, r"data must be \(x, y\).*got 3 parts"),
+        (
+            tf.data.Dataset.from_tensor_slices((X, Y)),
+            {"loss": CROSS_ENTROPY},
+            "without an axis of examples: batch the Dataset",
+        ),
+        ((X, Y), {"loss": CROSS_ENTROPY, "loss_scale": 0}, "loss_scale = 0 must be"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(data, options, message):

@@ -164,3 +164,12 @@ def test_floats_that_are_integers_count_terms():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("method", ["formula", "noise"])
+@pytest.mark.parametrize("n", [3, 9, 100])
+def test_more_zeros_never_ask_for_more_bits(method, n):
+    widths = [
+        analysis.minimum_mantissa(5, n, 64, nzr=k / 100, method=method) for k in range(1, 101)
+    ]
+    assert widths == sorted(widths)

@@ -1,6 +1,7 @@
 """A real batch through a model: which products are zero, and what narrow sums keep of its own."""
 
 import dataclasses
+import numbers
 
 import numpy as np
 import tensorflow as tf
@@ -47,7 +48,7 @@ class Batch:
     """
 
     def __init__(self, model, data, batch_size, loss, loss_scale):
-        self.model, self.loss_scale = model, float(loss_scale)
+        self.model, self.loss_scale = model, _scale(loss_scale)
         self.loss = _loss(model, loss)
         self.x, self.y = _first_batch(data, batch_size)
         self.specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), self.x)
@@ -151,6 +152,12 @@ def _rounded(x, format):
     return quantize_mx(x, format) if isinstance(format, MXFormat) else quantize(x, format)
 
 
+def _scale(loss_scale):
+    if not isinstance(loss_scale, numbers.Real) or not 0 < loss_scale < 1e30:
+        raise ValueError(f"loss_scale = {loss_scale!r} must be a number above 0, such as 1000")
+    return float(loss_scale)
+
+
 def _loss(model, loss):
     loss = getattr(model, "loss", None) if loss is None else loss
     if loss is None:
@@ -165,16 +172,17 @@ def _first_batch(data, batch_size):
     if isinstance(data, tf.data.Dataset):
         data = next(iter(data), None)
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise ValueError(
-            f"data must be (x, y), or a tf.data.Dataset of such batches, got {type(data).__name__}"
-        )
+        what = f"{len(data)} parts" if isinstance(data, (tuple, list)) else type(data).__name__
+        raise ValueError(f"data must be (x, y), or a tf.data.Dataset of such batches, got {what}")
 
     def cut(array):
         array = array if tf.is_tensor(array) else np.asarray(array)
         if not tf.is_tensor(array) and array.dtype == np.float64:
             array = array.astype(np.float32)
-        if not array.shape or (batch_size is not None and array.shape[0] < batch_size):
-            held = array.shape[0] if array.shape else 0
+        if len(array.shape) == 0:
+            raise ValueError("data has a part without an axis of examples: batch the Dataset")
+        if batch_size is not None and array.shape[0] < batch_size:
+            held = array.shape[0]
             raise ValueError(
                 f"data holds {held} examples, fewer than batch_size = {batch_size}; give more, or "
                 "a smaller batch"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 import statistics
 
 import numpy as np
@@ -116,11 +117,11 @@ def measure(
         _check_accumulator(accumulator, operand)
     format = _term_format(product_mantissa_bits) if operand is None else operand
     n, nzr = check_terms(n), check_nzr(nzr)
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
+    if isinstance(samples, bool) or not isinstance(samples, numbers.Integral) or samples < 2:
         raise ValueError(f"samples = {samples!r} must be an integer of at least 2")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed = {seed!r} must be an integer of at least 0")
-    if not 0 < confidence < 1:
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed = {seed!r} must be an integer from 0 to 2^63 - 1")
+    if not isinstance(confidence, numbers.Real) or not 0 < confidence < 1:
         raise ValueError(f"confidence = {confidence!r} must be between 0 and 1, such as 0.95")
     width = min(samples, max(16, _BLOCK // n))
     exact, narrow = [], [[] for _ in accumulators]

@@ -96,7 +96,8 @@ def noise_mantissa(m_p, n, chunk=None, nzr=1.0, noise_to_signal=1e-2, rounding="
     For nearest rounding ``m = ceil(1/2 log2(c (n1 + n2) / noise_to_signal))``.
     """
     check_noise(noise_to_signal)
-    if max(1.0, check_nzr(nzr) * check_terms(n)) <= 2:
+    check_nzr(nzr)
+    if check_terms(n) <= 2:
         return min(m_p, MAX_MANTISSA_BITS)
     for m_acc in range(1, MAX_MANTISSA_BITS + 1):
         if rounding_noise(m_acc, n, chunk, nzr, rounding=rounding) <= noise_to_signal:

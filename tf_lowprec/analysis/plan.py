@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import numbers
 import pathlib
 import re
 
@@ -109,8 +110,11 @@ class Plan:
         Raises:
             ValueError: bits is no integer; a width would leave 0..23.
         """
-        if isinstance(bits, bool) or not isinstance(bits, int):
+        if isinstance(bits, bool) or not isinstance(bits, numbers.Integral):
             raise ValueError(f"bits = {bits!r} must be an integer such as -1")
+        if bits == 0:
+            return self  # with what was measured
+        bits = int(bits)
         changed = []
         for s in self.sums:
             if not s.is_last:
@@ -162,9 +166,13 @@ class Plan:
                 )
         return PolicyMap({re.sub(r"([*?\[])", r"[\1]", k): v for k, v in named.items()})
 
-    def table(self):
-        """A rich.table.Table: lengths and mantissa bits of each product in the three passes."""
-        return report.table(self)
+    def table(self, by_pass=False):
+        """A rich.table.Table: lengths and mantissa bits of each product in the three passes.
+
+        Args:
+            by_pass: a row for each pass, for narrow terminals.
+        """
+        return report.table(self, by_pass)
 
     def hardware(self):
         """Area and energy of the plan's multiply-accumulate units, as a `Hardware`.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 
 import tensorflow as tf
 
@@ -283,10 +284,16 @@ def _macs(found):
 def _specs(model, batch_size, input_shape):
     """Structure of tf.TensorSpec of the model's inputs, all sizes known."""
     if batch_size is not None and (
-        isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
+        isinstance(batch_size, bool)
+        or not isinstance(batch_size, numbers.Integral)
+        or batch_size < 1
     ):
         raise ValueError(f"batch_size = {batch_size!r} must be a positive integer")
     if input_shape is not None:
+        if not isinstance(input_shape, (tuple, list, tf.TensorShape)):
+            raise ValueError(
+                f"input_shape = {input_shape!r} must be one example's, such as (32, 32, 3)"
+            )
         _need(batch_size, model)
         dtypes = {t.dtype for t in getattr(model, "inputs", None) or []}
         dtype = dtypes.pop() if len(dtypes) == 1 else tf.float32

@@ -32,7 +32,7 @@ def products(plan):
     return [(*key, passes) for key, passes in rows.items()]
 
 
-def table(plan):
+def table(plan, by_pass=False):
     """See Plan.table."""
     from rich.table import Table  # not when tf_lowprec is imported
 
@@ -45,30 +45,51 @@ def table(plan):
     several = any(s.product != "kernel" for s in plan.sums)
     if several:
         rich_table.add_column("product")
-    for which in PASSES:
-        rich_table.add_column(f"{which} n", justify="right")
+    if by_pass:
+        rich_table.add_column("pass")
+    for which in ("",) if by_pass else PASSES:
+        rich_table.add_column(f"{which} n".strip(), justify="right", no_wrap=True)
         rich_table.add_column("bits", justify="right", no_wrap=True)
         if measured:
-            rich_table.add_column("NZR", justify="right")
-            rich_table.add_column("VRR", justify="right")
+            rich_table.add_column("NZR", justify="right", no_wrap=True)
+            rich_table.add_column("VRR", justify="right", no_wrap=True)
+
+    def cells_of(s):
+        cells = ["", ""] if s is None else [f"{s.n:,}", bits(s)]
+        if measured:
+            cells.append("" if s is None else f"{s.nzr:.3g}")
+            cells.append("" if s is None or s.vrr is None else f"{s.vrr:.4f}")
+        return cells
+
     for layer, product, passes in products(plan):
-        cells = [layer, product] if several else [layer]
-        for which in PASSES:
-            s = passes.get(which)
-            cells += ["", ""] if s is None else [f"{s.n:,}", bits(s)]
-            if measured:
-                cells.append("" if s is None else f"{s.nzr:.3g}")
-                cells.append("" if s is None or s.vrr is None else f"{s.vrr:.4f}")
-        rich_table.add_row(*cells)
+        names = [layer, product] if several else [layer]
+        if by_pass:
+            for which in PASSES:
+                if which in passes:
+                    rich_table.add_row(*names, which, *cells_of(passes[which]))
+                    names = [""] * len(names)
+        else:
+            cells = [cell for which in PASSES for cell in cells_of(passes.get(which))]
+            rich_table.add_row(*names, *cells)
     return rich_table
 
 
-def plain_text(rich_table, width=120):
-    """A table of rich's as plain text."""
+def needed_width(rich_table):
+    """Of a terminal that shows a table of rich's without cutting it."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console(width=10_000)
+    return Measurement.get(console, console.options, rich_table).maximum
+
+
+def plain_text(rich_table):
+    """A table of rich's as plain text, as wide as it needs."""
     from rich.console import Console
 
     # In a notebook rich would show the table itself and leave the text empty.
     plain = {"force_terminal": False, "force_jupyter": False, "color_system": None}
+    width = max(80, needed_width(rich_table))
     console = Console(file=io.StringIO(), width=width, **plain)
     console.print(rich_table)
     return console.file.getvalue()

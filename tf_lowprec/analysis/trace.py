@@ -142,6 +142,7 @@ def trace(model, arguments):
     root = [None]
 
     def step(structure):
+        inside.clear()  # a model that makes variables here is traced twice
         root[0] = tf.compat.v1.get_default_graph()
         return model(structure, training=True)
 

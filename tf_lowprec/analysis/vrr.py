@@ -135,7 +135,7 @@ def formula_mantissa(m_p, n, chunk=None, nzr=1.0, cutoff=CUTOFF):
     bound = math.log(check_cutoff(cutoff))
     check_product(m_p)
     terms, nzr, chunk = check_terms(n), check_nzr(nzr), check_chunk(chunk)
-    if _effective(terms, nzr) <= 2:
+    if terms <= 2:  # not of the terms that are not zero: more zeros would ask for more bits
         return min(m_p, MAX_MANTISSA_BITS)
     for m_acc in range(1, MAX_MANTISSA_BITS + 1):
         if all(_exponent(level) < bound for level in _levels(m_acc, m_p, terms, chunk, nzr)):
