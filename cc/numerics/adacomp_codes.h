@@ -86,9 +86,10 @@ struct PlainCode {
   }
 };
 
-// put(code) for all codes of a segment.
+// put(code) for all codes of a segment. For the device too, as what nvcc's lambdas are made in must
+// be where what they are passed to is.
 template <typename Code, typename Put>
-inline void ForEachPlainCode(const Selection& s, Put put) {
+LOWPREC_HD_INLINE void ForEachPlainCode(const Selection& s, Put put) {
   const PlainCode<Code> plain(s.bin_size);
   for (int64_t i = 0; i < s.num_codes; ++i) {
     const int64_t run = i;
@@ -104,7 +105,7 @@ inline void ForEachPlainCode(const Selection& s, Put put) {
 }
 
 template <typename Code>
-inline int64_t PlainWords(const Selection& s) {
+LOWPREC_HD_INLINE int64_t PlainWords(const Selection& s) {
   int64_t codes = s.num_codes;
   if (s.num_empty > 0) {
     codes = 0;
@@ -116,7 +117,7 @@ inline int64_t PlainWords(const Selection& s) {
 
 // Little-endian within words; the last word is filled with zeros.
 template <typename Code>
-inline void WritePlain(const Selection& s, uint32_t* words, int64_t num_words) {
+LOWPREC_HD_INLINE void WritePlain(const Selection& s, uint32_t* words, int64_t num_words) {
   if (num_words == 0) return;
   words[num_words - 1] = 0;
   char* out = reinterpret_cast<char*>(words);
