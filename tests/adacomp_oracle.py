@@ -90,27 +90,32 @@ def words_of(data):
 
 
 def plain_segment(sent, elements, bin_size):
-    index_bits, code = (6, "<B") if bin_size <= 64 else (14, "<H")
-    longest = 2 ** (index_bits + 2) + 1
+    field_bits, code = (6, "<B") if bin_size <= 64 else (14, "<H")
+    index_bits = (bin_size - 1).bit_length()
+    longest, most = 2 ** (field_bits + 2) + 1, 2 ** (field_bits - index_bits) - 1
     out, empty = [], 0
 
-    def flush():
-        nonlocal empty
-        while empty > 0:
-            run = min(empty, longest)
-            out.extend([0] if run == 1 else [1 << index_bits, run - 2])
-            empty -= run
+    def put_empty(left):
+        while left > 0:
+            run = min(left, longest)
+            out.extend([0] if run == 1 else [1 << field_bits, run - 2])
+            left -= run
 
     for begin in range(0, elements, bin_size):
         inside = [(p - begin, neg) for p, neg in sent if begin <= p < begin + bin_size]
         if not inside:
             empty += 1
             continue
-        flush()
+        skipped = min(empty, most)
+        put_empty(empty - skipped)
+        empty = 0
         for nth, (index, negative) in enumerate(inside):
             first = nth == 0
-            out.append(index | negative << index_bits | first << (index_bits + 1))
-    flush()
+            before = skipped if first else 0
+            out.append(
+                index | before << index_bits | negative << field_bits | first << (field_bits + 1)
+            )
+    put_empty(empty)
     return words_of(b"".join(struct.pack(code, c) for c in out))
 
 
@@ -198,6 +203,7 @@ def read_plain(body, elements, bin_size, _):
     codes = [int(c) for c in codes]
     sign, first = 1 << (8 * width - 2), 1 << (8 * width - 1)
     bins, bin = -(-elements // bin_size), -1
+    index_bits = (bin_size - 1).bit_length()
     while codes:
         code = codes.pop(0)
         if not code & first and code & (sign - 1) == 0:
@@ -206,8 +212,9 @@ def read_plain(body, elements, bin_size, _):
                 break
             bin += codes.pop(0) + 2 if code == sign else 1
             continue
-        bin += bool(code & first)
-        yield bin * bin_size + code % sign, bool(code & sign)
+        if code & first:
+            bin += 1 + (code % sign >> index_bits)
+        yield bin * bin_size + code % 2**index_bits, bool(code & sign)
     assert bin == bins - 1
 
 

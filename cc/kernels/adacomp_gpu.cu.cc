@@ -112,9 +112,9 @@ void AdaCompGpuEncoder::Write(uint32_t* packet) {
       LOWPREC_LAUNCH_SYNCHRONIZED(AdaCompWriteKernel, GpuBlocks(layout.num_segments), kGpuThreads,
                                   stream_, work, words);
     } else if (work.Bytes()) {
-      Send(work, PlainCodes<uint8_t>{words}, stream_);
+      Send(work, PlainCodes<uint8_t>{words, PlainCode<uint8_t>(work.task.bin_size)}, stream_);
     } else {
-      Send(work, PlainCodes<uint16_t>{words}, stream_);
+      Send(work, PlainCodes<uint16_t>{words, PlainCode<uint16_t>(work.task.bin_size)}, stream_);
     }
   }
   LOWPREC_LAUNCH(AdaCompFinishKernel, GpuBlocksFor(layout.num_segments + 1), kGpuThreads, stream_,

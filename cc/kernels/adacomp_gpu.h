@@ -46,7 +46,7 @@ struct GpuSummary {
 struct GpuAdaComp {
   AdaCompTask task;
   float* maxima;
-  int32_t* counts;   // elements sent; from Place on, of an empty bin -1 - its place in its run
+  int32_t* counts;   // elements sent; from Place on, of a run's last empty bin minus the run's bins
   int32_t* offsets;  // of its first code, or its first element, in its segment
   GpuSegment* segments;
   GpuSummary* summary;
@@ -123,10 +123,19 @@ LOWPREC_DEVICE int LowestBit(uint32_t magnitude) {
   return (exponent > 1 ? exponent : 1) - 150 + TrailingZeros(significand);
 }
 
+// The codes of a run of empty bins, as PlainCode::PutEmptyBins has them.
+LOWPREC_DEVICE int32_t CountEmptyCodes(const GpuAdaComp& work, int32_t empty, bool last) {
+  int32_t codes = 0;
+  if (work.Bytes()) {
+    PlainCode<uint8_t>(work.task.bin_size).PutEmptyBins(empty, last, [&](uint8_t) { ++codes; });
+  } else {
+    PlainCode<uint16_t>(work.task.bin_size).PutEmptyBins(empty, last, [&](uint16_t) { ++codes; });
+  }
+  return codes;
+}
+
 __global__ void AdaCompPlaceKernel(GpuAdaComp work) {
   const BinLayout layout = work.Layout();
-  const int32_t longest = static_cast<int32_t>(work.Bytes() ? PlainCode<uint8_t>::kLongestRun
-                                                            : PlainCode<uint16_t>::kLongestRun);
   for (int64_t index = blockIdx.x; index < layout.num_segments; index += gridDim.x) {
     const int64_t first = index * layout.bins_per_segment;
     const int32_t bins = static_cast<int32_t>(layout.SegmentBins(index));
@@ -138,7 +147,8 @@ __global__ void AdaCompPlaceKernel(GpuAdaComp work) {
       const int32_t bin = tile + static_cast<int32_t>(threadIdx.x);
       const bool inside = bin < bins;
       const int32_t count = inside ? work.counts[first + bin] : 0;
-      const bool before_empty = bin + 1 < bins && work.counts[first + bin + 1] == 0;
+      const bool last = bin + 1 == bins;
+      const bool ends_run = inside && count == 0 && (last || work.counts[first + bin + 1] != 0);
       if (inside) {
         const float maximum = work.maxima[first + bin];
         sum += static_cast<double>(maximum);
@@ -146,14 +156,13 @@ __global__ void AdaCompPlaceKernel(GpuAdaComp work) {
         quantum = LeastOf()(quantum, LowestBit(MagnitudeBits(maximum)));
       }
       const Scanned<int32_t> sending = ScanBlock<GreatestOf>(count > 0 ? bin : -1);
-      // Of an empty bin: its place in its run, and the codes of a run that begins with it.
-      const int32_t place = (bin - 1 - GreatestOf()(sending.inclusive, last_sending)) % longest;
+      const int32_t run = ends_run ? bin - GreatestOf()(sending.inclusive, last_sending) : 0;
       int32_t codes = count;
-      if (inside && count == 0 && place == 0 && !work.task.entropy) codes = before_empty ? 2 : 1;
+      if (ends_run && !work.task.entropy) codes = CountEmptyCodes(work, run, last);
       const Scanned<int32_t> scanned = ScanBlock<SumOf>(codes);
       if (inside) {
         work.offsets[first + bin] = placed + scanned.inclusive - codes;
-        if (count == 0) work.counts[first + bin] = -1 - place;
+        if (ends_run) work.counts[first + bin] = -run;
       }
       sent += count;
       placed += scanned.total;
@@ -223,12 +232,11 @@ __global__ void AdaCompCombineKernel(GpuAdaComp work) {
   sum = ScanBlock<SumOf>(sum).total;
   highest = ScanBlock<GreatestOf>(highest).total;
   quantum = ScanBlock<LeastOf>(quantum).total;
-  // The sum is below 2^log2_bins * 2^exponent. Where 53 bits hold that in units of 2^quantum, all
-  // sums on the way are exact, in any order; elsewhere the order decides the roundings.
+  // The sum is below 2^CeilLog2(bins) * 2^exponent. Where 53 bits hold that in units of 2^quantum,
+  // all sums on the way are exact, in any order; elsewhere the order decides the roundings.
   const int exponent = static_cast<int>(highest >> 23) - 126;
-  int log2_bins = 0;
-  while ((int64_t{1} << log2_bins) < layout.num_bins) ++log2_bins;
-  if (log2_bins + exponent - quantum > 53) sum = SumInOrder(work.maxima, layout.num_bins);
+  const bool exact = CeilLog2(layout.num_bins) + exponent - quantum <= 53;
+  if (!exact) sum = SumInOrder(work.maxima, layout.num_bins);
   if (threadIdx.x == 0) {
     work.summary->scale = MeanOfMaxima(sum, layout.num_bins);
     work.summary->sent = sent;
@@ -240,25 +248,22 @@ __global__ void AdaCompCombineKernel(GpuAdaComp work) {
 template <typename Code>
 struct PlainCodes {
   uint32_t* words;  // of the first segment
+  PlainCode<Code> plain;
 
   LOWPREC_DEVICE Code* Of(const GpuSegment& segment) const {
     return reinterpret_cast<Code*>(words + segment.offset);
   }
+  // `empty`: the run before, if it is a bin's first.
   LOWPREC_DEVICE void Put(const GpuSegment& segment, int32_t at, int64_t, int64_t index,
-                          bool negative, bool first) const {
-    Of(segment)[at] =
-        PlainCode<Code>::Of(static_cast<uint32_t>(index) | (negative ? kSelectedSign : 0u) |
-                            (first ? kSelectedFirst : 0u));
+                          bool negative, bool first, int32_t empty) const {
+    const uint32_t selected = static_cast<uint32_t>(index) | (negative ? kSelectedSign : 0u) |
+                              (first ? kSelectedFirst : 0u);
+    Of(segment)[at] = plain.OfFirst(selected, empty);
   }
-  // An empty bin; `before_more`: the next one is of the same run.
-  LOWPREC_DEVICE void PutEmpty(const GpuSegment& segment, int32_t at, int32_t place,
-                               bool before_more) const {
-    using P = PlainCode<Code>;
-    if (place == 0) {
-      Of(segment)[at] = before_more ? P::kEmptyRun : P::kEmptyBin;
-    } else if (!before_more) {
-      Of(segment)[at - 1] = static_cast<Code>(place - 1);  // the run's bins less 2
-    }
+  LOWPREC_DEVICE void PutEmpty(const GpuSegment& segment, int32_t at, int32_t empty,
+                               bool last) const {
+    Code* to = Of(segment) + at;
+    plain.PutEmptyBins(empty, last, [&to](Code code) { *to++ = code; });
   }
 };
 
@@ -267,7 +272,7 @@ struct PositionList {
   uint32_t* list;
 
   LOWPREC_DEVICE void Put(const GpuSegment& segment, int32_t at, int64_t bin_begin, int64_t index,
-                          bool negative, bool) const {
+                          bool negative, bool, int32_t) const {
     list[segment.first + at] =
         static_cast<uint32_t>(bin_begin + index) | (negative ? 0x80000000u : 0u);
   }
@@ -302,14 +307,16 @@ __global__ void AdaCompSendKernel(GpuAdaComp work, BinGroups groups, Out out) {
       const int64_t at = bin.begin + i;
       if (!IsElementSent<kTwice>(task, at, highest)) continue;
       const float g = task.new_residue[at];
-      out.Put(segment, offset + rank, in_segment * layout.bin_size, i, g < 0, rank == 0);
+      const bool opens = rank == 0;
+      const int32_t before = opens && in_segment > 0 ? work.counts[bin.index - 1] : 0;
+      out.Put(segment, offset + rank, in_segment * layout.bin_size, i, g < 0, opens,
+              before < 0 ? -before : 0);
       task.new_residue[at] = ResidueOfSent(g, scale);
       ++rank;
     }
     const int32_t own = work.counts[bin.index];
     if (lane == 0 && own < 0) {
-      const bool last = in_segment + 1 == layout.SegmentBins(index);
-      out.PutEmpty(segment, offset, -1 - own, !last && work.counts[bin.index + 1] < -1);
+      out.PutEmpty(segment, offset, -own, in_segment + 1 == layout.SegmentBins(index));
     }
   }
 }

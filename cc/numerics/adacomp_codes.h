@@ -40,53 +40,76 @@ inline void ForEachSelected(const Selection& s, Visit visit) {
 
 // ---- plain: one code of 8 or 16 bits per element --------------------------------------------
 
-// An index, a sign bit, and a bit that is set in the first code of a bin. A code that is not the
-// first has an index above 0, so that index 0 without that bit is free to stand for empty bins:
-// one, or, with the sign bit, as many as the next code says, plus 2.
+// From bit 0: a field of an index, a sign bit, and a bit that is set in the first code of a bin.
+// The index takes as many bits of its field as the bin size asks for; in the others a first code
+// says how many empty bins come before its own. A code that is not the first has an index above 0,
+// so that field 0 without that bit is free to stand for empty bins: one, or, with the sign bit, as
+// many as the next code says, plus 2.
 template <typename Code>
 struct PlainCode {
-  static constexpr int kIndexBits = 8 * static_cast<int>(sizeof(Code)) - 2;
-  static constexpr Code kIndex = (1 << kIndexBits) - 1;
-  static constexpr Code kSign = 1 << kIndexBits;
-  static constexpr Code kFirst = 1 << (kIndexBits + 1);
+  static constexpr int kFieldBits = 8 * static_cast<int>(sizeof(Code)) - 2;
+  static constexpr Code kField = (1 << kFieldBits) - 1;
+  static constexpr Code kSign = 1 << kFieldBits;
+  static constexpr Code kFirst = 1 << (kFieldBits + 1);
   static constexpr Code kEmptyBin = 0;
   static constexpr Code kEmptyRun = kSign;
   static constexpr int64_t kLongestRun = (int64_t{1} << (8 * sizeof(Code))) + 1;
 
+  int index_bits;
+
+  LOWPREC_HD explicit PlainCode(int bin_size) : index_bits(CeilLog2(bin_size)) {}
+
   static LOWPREC_HD Code Of(uint32_t selected) {
-    return static_cast<Code>((selected & kIndex) | (selected >> 14 << kIndexBits));
+    return static_cast<Code>((selected & kField) | (selected >> 14 << kFieldBits));
+  }
+  // How many of a run of empty bins the first code after it says.
+  LOWPREC_HD int64_t Skipped(int64_t empty) const {
+    const int64_t most = kField >> index_bits;
+    return empty < most ? empty : most;
+  }
+  // A bin's first element, after a run of `empty` empty bins.
+  LOWPREC_HD Code OfFirst(uint32_t selected, int64_t empty) const {
+    return static_cast<Code>(Of(selected) | Skipped(empty) << index_bits);
+  }
+  // put(code) for a run of empty bins, but those that the first code after it says; `last`: none
+  // comes after it.
+  template <typename Put>
+  LOWPREC_HD_INLINE void PutEmptyBins(int64_t empty, bool last, Put put) const {
+    if (!last) empty -= Skipped(empty);
+    while (empty > 1) {
+      const int64_t run = empty < kLongestRun ? empty : kLongestRun;
+      put(kEmptyRun);
+      put(static_cast<Code>(run - 2));
+      empty -= run;
+    }
+    if (empty == 1) put(kEmptyBin);
   }
 };
 
-// put(code) for the codes that stand for `empty` empty bins.
+// put(code) for all codes of a segment. For the device too, as what nvcc's lambdas are made in must
+// be where what they are passed to is.
 template <typename Code, typename Put>
-inline void PutEmptyBins(int64_t empty, Put put) {
-  using P = PlainCode<Code>;
-  while (empty > 1) {
-    const int64_t run = empty < P::kLongestRun ? empty : P::kLongestRun;
-    put(P::kEmptyRun);
-    put(static_cast<Code>(run - 2));
-    empty -= run;
+LOWPREC_HD_INLINE void ForEachPlainCode(const Selection& s, Put put) {
+  const PlainCode<Code> plain(s.bin_size);
+  for (int64_t i = 0; i < s.num_codes; ++i) {
+    const int64_t run = i;
+    while (i < s.num_codes && s.codes[i] == 0) ++i;
+    if (i == run) {
+      put(plain.Of(s.codes[i]));
+      continue;
+    }
+    const bool last = i == s.num_codes;
+    plain.PutEmptyBins(i - run, last, put);
+    if (!last) put(plain.OfFirst(s.codes[i], i - run));
   }
-  if (empty == 1) put(P::kEmptyBin);
-}
-
-// The number of empty bins from code i on.
-inline int64_t EmptyRun(const Selection& s, int64_t i) {
-  int64_t end = i;
-  while (end < s.num_codes && s.codes[end] == 0) ++end;
-  return end - i;
 }
 
 template <typename Code>
-inline int64_t PlainWords(const Selection& s) {
+LOWPREC_HD_INLINE int64_t PlainWords(const Selection& s) {
   int64_t codes = s.num_codes;
-  for (int64_t i = 0; s.num_empty > 0 && i < s.num_codes; ++i) {
-    const int64_t run = EmptyRun(s, i);
-    if (run < 2) continue;
-    codes -= run;
-    PutEmptyBins<Code>(run, [&codes](Code) { ++codes; });
-    i += run;
+  if (s.num_empty > 0) {
+    codes = 0;
+    ForEachPlainCode<Code>(s, [&codes](Code) { ++codes; });
   }
   const int64_t per_word = 4 / sizeof(Code);
   return (codes + per_word - 1) / per_word;
@@ -94,7 +117,7 @@ inline int64_t PlainWords(const Selection& s) {
 
 // Little-endian within words; the last word is filled with zeros.
 template <typename Code>
-inline void WritePlain(const Selection& s, uint32_t* words, int64_t num_words) {
+LOWPREC_HD_INLINE void WritePlain(const Selection& s, uint32_t* words, int64_t num_words) {
   if (num_words == 0) return;
   words[num_words - 1] = 0;
   char* out = reinterpret_cast<char*>(words);
@@ -104,16 +127,8 @@ inline void WritePlain(const Selection& s, uint32_t* words, int64_t num_words) {
   };
   if (s.num_empty == 0) {
     for (int64_t i = 0; i < s.num_codes; ++i) put(PlainCode<Code>::Of(s.codes[i]));
-    return;
-  }
-  for (int64_t i = 0; i < s.num_codes;) {
-    if (s.codes[i] != 0) {
-      put(PlainCode<Code>::Of(s.codes[i++]));
-    } else {
-      const int64_t run = EmptyRun(s, i);
-      PutEmptyBins<Code>(run, put);
-      i += run;
-    }
+  } else {
+    ForEachPlainCode<Code>(s, put);
   }
 }
 
@@ -139,6 +154,8 @@ template <typename Code, bool kSound, typename Visit>
 LOWPREC_HD_INLINE int64_t WalkPlain(const uint32_t* words, int64_t num_words, int64_t num_elements,
                                     int bin_size, Visit visit) {
   using P = PlainCode<Code>;
+  const int index_bits = P(bin_size).index_bits;
+  const int64_t index_mask = (int64_t{1} << index_bits) - 1;
   const char* in = reinterpret_cast<const char*>(words);
   const char* const end = in + 4 * num_words;
   // begin: of the current bin; next: the least index that a further element of it may have.
@@ -148,9 +165,9 @@ LOWPREC_HD_INLINE int64_t WalkPlain(const uint32_t* words, int64_t num_words, in
     Code code;
     memcpy(&code, in, sizeof(code));
     in += sizeof(code);
-    const int64_t index = code & P::kIndex;
-    const int64_t first = code >> (P::kIndexBits + 1);
-    if ((code & (P::kIndex | P::kFirst)) == 0) {
+    const int64_t field = code & P::kField;
+    const int64_t first = code >> (P::kFieldBits + 1);
+    if ((code & (P::kField | P::kFirst)) == 0) {
       if (begin + bin_size >= num_elements) {  // behind the last bin: the rest fills a word
         sound = sound && code == 0 && end - in < 4 - static_cast<int>(sizeof(Code));
         for (; in != end; ++in) sound = sound && *in == 0;
@@ -160,14 +177,16 @@ LOWPREC_HD_INLINE int64_t WalkPlain(const uint32_t* words, int64_t num_words, in
       next = bin_size;
       continue;
     }
-    // No branches here: which codes are first cannot be foreseen.
-    begin += bin_size & -first;
+    // No branches here: which codes are first cannot be foreseen. A code that is not says nothing
+    // of empty bins: else its index, which then is all of its field, is not in a bin.
+    const int64_t index = field & (kSound ? index_mask : index_mask | (first - 1));
+    begin += bin_size * (first + (field >> index_bits));
     if (!kSound) {
       next &= first - 1;
       sound = sound & (index >= next) & (index < bin_size) & (begin + index < num_elements);
       next = index + 1;
     }
-    visit(begin + index, static_cast<uint32_t>(code >> P::kIndexBits & 1) << 31);
+    visit(begin + index, static_cast<uint32_t>(code >> P::kFieldBits & 1) << 31);
     ++sent;
   }
   return sound && begin + bin_size >= num_elements ? sent : -1;

@@ -14,8 +14,8 @@ constexpr uint32_t kPacketVersion = 1;
 constexpr int64_t kPacketHeaderWords = 5;
 constexpr int64_t kWideHeaderWords = 7;  // from 2^32 elements on
 constexpr int64_t kMaxPacketWords = (int64_t{1} << 31) - 1;
-constexpr int kMaxBinSize = 1 << 14;  // 14-bit indices
-constexpr int kMaxByteBinSize = 64;   // 6-bit indices
+constexpr int kMaxBinSize = 1 << 14;  // indices of at most 14 bits
+constexpr int kMaxByteBinSize = 64;   // of at most 6
 // Segments are coded apart, so that threads need not wait for each other.
 constexpr int64_t kSegmentElements = 1 << 17;
 constexpr int64_t kMaxSegmentWords = (int64_t{1} << 24) - 1;
@@ -34,6 +34,13 @@ struct PacketHeader {
   LOWPREC_HD bool wide() const { return num_elements >> 32 != 0; }
   LOWPREC_HD int64_t num_words() const { return wide() ? kWideHeaderWords : kPacketHeaderWords; }
 };
+
+// The least x such that 2^x >= n: the bits of an index below n.
+LOWPREC_HD int CeilLog2(int64_t n) {
+  int bits = 0;
+  while ((int64_t{1} << bits) < n) ++bits;
+  return bits;
+}
 
 // How a tensor is cut into bins and segments.
 struct BinLayout {

@@ -97,39 +97,85 @@ Words Body(int bin_size, int64_t n, uint32_t sent, bool entropy, int rice_bits, 
   return Sealed(packet);
 }
 
-constexpr uint32_t Byte(int index, bool negative, bool first) {
-  return static_cast<uint32_t>(index | (negative ? 0x40 : 0) | (first ? 0x80 : 0));
+constexpr uint32_t Byte(int field, bool negative, bool first) {
+  return static_cast<uint32_t>(field | (negative ? 0x40 : 0) | (first ? 0x80 : 0));
+}
+
+constexpr uint32_t Bytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  return a | b << 8 | c << 16 | d << 24;
 }
 
 TEST(AdaCompPacket, PlainCodes) {
-  const auto bytes = [](uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-    return a | b << 8 | c << 16 | d << 24;
-  };
   const auto body = [](uint32_t sent, const Words& words) {
     return Body(10, 25, sent, false, 0, words);  // bins of 10, 10 and 5
   };
   const uint32_t a = Byte(3, false, true), b = Byte(7, true, false);
-  const Words good = body(3, {bytes(a, b, 0, Byte(4, true, true))});
+  const Words good = body(3, {Bytes(a, b, 0, Byte(4, true, true))});
   const std::vector<float> y = DecodeAlone(good, 25);
   for (int i = 0; i < 25; ++i) EXPECT_EQ(y[i], i == 3 ? 1 : i == 7 || i == 24 ? -1 : 0) << i;
   // Three empty bins: 0 0 0 and filling, or a run.
   EXPECT_EQ(Problem(body(0, {0}), 25), "");
-  EXPECT_EQ(Problem(body(0, {bytes(0x40, 1, 0, 0)}), 25), "");
+  EXPECT_EQ(Problem(body(0, {Bytes(0x40, 1, 0, 0)}), 25), "");
   const std::string nonsense = "make no sense";
-  ExpectProblem(body(0, {bytes(0x40, 2, 0, 0)}), 25, nonsense);            // a run too long
-  ExpectProblem(body(0, {bytes(0, 0, 0, 0x40)}), 25, nonsense);            // a run at the end
-  ExpectProblem(body(0, {bytes(0, 0, 0, 0), 0}), 25, nonsense);            // a word too many
-  ExpectProblem(body(1, {bytes(0, 0, Byte(5, 0, 1), 0)}), 25, nonsense);   // beyond the end
-  ExpectProblem(body(1, {bytes(Byte(10, 0, 1), 0, 0, 0)}), 25, nonsense);  // beyond the bin
-  ExpectProblem(body(2, {bytes(a, Byte(3, 0, 0), 0, 0)}), 25, nonsense);   // twice the same
-  ExpectProblem(body(2, {bytes(a, Byte(2, 0, 0), 0, 0)}), 25, nonsense);   // out of order
-  ExpectProblem(body(1, {bytes(Byte(1, 0, 0), 0, 0, 0)}), 25, nonsense);   // no first
-  ExpectProblem(body(1, {bytes(0, Byte(1, 0, 0), 0, 0)}), 25, nonsense);   // in an empty bin
-  ExpectProblem(body(3, {bytes(a, a, a, a)}), 25, nonsense);               // a bin too many
-  ExpectProblem(body(2, {bytes(0, a, a, 1)}), 25, nonsense);               // bad filling
-  ExpectProblem(body(4, {bytes(a, b, Byte(8, 0, 0), Byte(9, 0, 0))}), 25,
+  ExpectProblem(body(0, {Bytes(0x40, 2, 0, 0)}), 25, nonsense);            // a run too long
+  ExpectProblem(body(0, {Bytes(0, 0, 0, 0x40)}), 25, nonsense);            // a run at the end
+  ExpectProblem(body(0, {Bytes(0, 0, 0, 0), 0}), 25, nonsense);            // a word too many
+  ExpectProblem(body(1, {Bytes(0, 0, Byte(5, 0, 1), 0)}), 25, nonsense);   // beyond the end
+  ExpectProblem(body(1, {Bytes(Byte(10, 0, 1), 0, 0, 0)}), 25, nonsense);  // beyond the bin
+  ExpectProblem(body(2, {Bytes(a, Byte(3, 0, 0), 0, 0)}), 25, nonsense);   // twice the same
+  ExpectProblem(body(2, {Bytes(a, Byte(2, 0, 0), 0, 0)}), 25, nonsense);   // out of order
+  ExpectProblem(body(1, {Bytes(Byte(1, 0, 0), 0, 0, 0)}), 25, nonsense);   // no first
+  ExpectProblem(body(1, {Bytes(0, Byte(1, 0, 0), 0, 0)}), 25, nonsense);   // in an empty bin
+  ExpectProblem(body(3, {Bytes(a, a, a, a)}), 25, nonsense);               // a bin too many
+  ExpectProblem(body(2, {Bytes(0, a, a, 1)}), 25, nonsense);               // bad filling
+  ExpectProblem(body(4, {Bytes(a, b, Byte(8, 0, 0), Byte(9, 0, 0))}), 25,
                 nonsense);  // bins missing
   ExpectProblem(body(0, {}), 25, nonsense);
+}
+
+// Elements `plus` and `minus` are sent, and no others.
+void ExpectSent(const Words& packet, int64_t n, int64_t plus, int64_t minus) {
+  const std::vector<float> y = DecodeAlone(packet, n);
+  for (int64_t i = 0; i < n; ++i) EXPECT_EQ(y[i], i == plus ? 1 : i == minus ? -1 : 0) << i;
+}
+
+TEST(AdaCompPacket, EmptyBinsBeforeAFirstCode) {
+  const auto body = [](uint32_t sent, const Words& words) {
+    return Body(10, 45, sent, false, 0, words);  // indices of 4 bits: up to 3 empty bins
+  };
+  const auto skip = [](int bins, int index) { return Byte(index | bins << 4, false, true); };
+  const uint32_t minus = Byte(2 | 1 << 4, true, true);  // after one empty bin
+  ExpectSent(body(2, {Bytes(skip(2, 9), minus, 0, 0)}), 45, 29, 42);
+  ExpectSent(body(2, {Bytes(0, skip(1, 9), minus, 0)}), 45, 29, 42);
+  ExpectSent(body(2, {Bytes(0x40, 0, skip(0, 9), minus)}), 45, 29, 42);
+  EXPECT_EQ(Problem(body(1, {Bytes(0, skip(3, 4), 0, 0)}), 45), "");
+  const std::string nonsense = "make no sense";
+  ExpectProblem(body(1, {Bytes(0, skip(3, 5), 0, 0)}), 45, nonsense);     // beyond the end
+  ExpectProblem(body(1, {Bytes(0, 0, skip(3, 0), 0)}), 45, nonsense);     // a bin too many
+  ExpectProblem(body(1, {Bytes(skip(3, 10), 0, 0, 0)}), 45, nonsense);    // beyond the bin
+  ExpectProblem(body(1, {Bytes(skip(2, 0), 0, 0, 1)}), 45, nonsense);     // in an empty bin
+  ExpectProblem(body(1, {Bytes(skip(2, 1), 0, 0x40, 0)}), 45, nonsense);  // a run at the end
+  ExpectProblem(body(1, {Bytes(skip(3, 1), 0x40, 0, 0)}), 45, nonsense);  // a run too long
+  ExpectProblem(body(1, {Bytes(skip(2, 1), 0, 0, 0), 0}), 45, nonsense);  // a word too many
+  ExpectProblem(body(1, {Bytes(0, 0, 0, skip(0, 1))}), 45, nonsense);     // a bin missing
+  ExpectProblem(body(2, {Bytes(skip(3, 1), Byte(2 | 1 << 4, false, false), 0, 0)}), 45,
+                nonsense);  // in a code that is not first
+}
+
+TEST(AdaCompPacket, EmptyBinsBeforeAFirstCodeOfOtherSizes) {
+  const auto one = [](uint32_t sent, const Words& words) {
+    return Body(1, 66, sent, false, 0, words);  // no bits of index: up to 63 empty bins
+  };
+  ExpectSent(one(2, {Bytes(Byte(63, false, true), Byte(1, true, true), 0, 0)}), 66, 63, 65);
+  ExpectProblem(one(2, {Bytes(Byte(63, false, true), Byte(1, true, false), 0, 0)}), 66,
+                "make no sense");
+  // 9 bits of index: up to 31 empty bins; then as many bits as an index has.
+  const auto halves = [](uint32_t a, uint32_t b) { return a | b << 16; };
+  ExpectSent(Body(500, 33 * 500, 2, false, 0, {halves(0x8000 | 31 << 9 | 499, 0xC000)}), 33 * 500,
+             31 * 500 + 499, 32 * 500);
+  ExpectProblem(Body(500, 33 * 500, 2, false, 0, {halves(0x8000 | 31 << 9, 0xC000 | 1 << 9)}),
+                33 * 500, "make no sense");
+  ExpectSent(Body(16384, 32768, 2, false, 0, {halves(0xBFFF, 0xE000)}), 32768, 16383, 16384 + 8192);
 }
 
 TEST(AdaCompPacket, RiceCodes) {

@@ -93,6 +93,20 @@ TEST(AdaComp, BothEncodingsSendTheSame) {
   }
 }
 
+// The one way of several that a decoder takes.
+TEST(AdaComp, FirstCodesSayAsManyEmptyBinsAsTheyCan) {
+  Tensors t = {std::vector<float>(90), std::vector<float>(90)};
+  t.dw[53] = t.dw[75] = 1;  // bins of 10: five are empty, one is, one is at the end
+  const Words packet = Encode(t, 10, false).packet;
+  const uint32_t first = 0x80 | 3 << 4 | 3, second = 0x80 | 1 << 4 | 5;
+  EXPECT_EQ(Words(packet.begin() + 6, packet.end()),
+            (Words{Bytes(0x40, 0, first, second), Bytes(0, 0, 0, 0)}));
+  t.dw[85] = 1;
+  EXPECT_EQ(Encode(t, 10, false).packet.back(), Bytes(Byte(5, false, true), 0, 0, 0));
+  t.dw[43] = 1;  // four before the first one
+  EXPECT_EQ(Encode(t, 10, false).packet[6], Bytes(0, first, Byte(3, false, true), second));
+}
+
 TEST(AdaComp, SecondPacketIsAdded) {
   const Tensors t = Normal(1000);
   const Words packet = Encode(t, 50, false).packet;
