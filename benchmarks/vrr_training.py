@@ -22,10 +22,12 @@ ImageNet networks: --network resnet18 --dataset my_module:imagenet, a function t
 import argparse
 import dataclasses
 import importlib
+import inspect
 import json
 import os
 import pathlib
 import platform
+import re
 import time
 
 import matplotlib
@@ -127,7 +129,13 @@ class Pipeline:
         self.train_set, self.test_set, self.shape, self.classes = make()
 
     def steps(self, batch_size):
-        return int(self.train_set.cardinality()) // batch_size
+        size = int(self.train_set.cardinality())
+        if size < 0:
+            raise SystemExit(
+                "the training Dataset's size is unknown, and the learning rate decays over it: "
+                "tf.data.experimental.assert_cardinality tells it"
+            )
+        return size // batch_size
 
     def train(self, seed, epoch, batch_size):
         shuffled = self.train_set.shuffle(10_000, seed=seed * 10_000 + epoch)
@@ -142,13 +150,16 @@ class Training:
 
     def __init__(self, configuration, seed, data, options, folder):
         self.configuration, self.seed, self.data, self.options = configuration, seed, data, options
-        stem = configuration.name.replace(" ", "_").replace("√", "sqrt")
-        setting = f"e{options.epochs}_b{options.batch_size}_i{options.images}_{options.rate}"
-        stem = f"{stem}_{setting}_s{seed}" + (f"_{options.steps}" if options.steps else "")
+        given = [value for value in setting(options).values() if value is not None]
+        stem = re.sub(r"[^\w.=-]", "_", "_".join(map(str, [configuration.name, *given, seed])))
+        # What is finished has a log; what is not, weights with its state so far in one file.
         self.log, self.saved = folder / f"{stem}.json", folder / f"{stem}.npz"
         self.state = {"errors": [], "losses": [], "seconds": 0.0, "bits": None, "plan": None}
         if self.log.exists():
             self.state = json.loads(self.log.read_text())
+        elif self.saved.exists():
+            with np.load(self.saved) as arrays:
+                self.state = json.loads(str(arrays["state"]))
         self.model = None
 
     @property
@@ -157,7 +168,11 @@ class Training:
 
     def _load(self):
         build = getattr(lp.models, self.options.network)
-        shape = {} if self.data.shape == (32, 32, 3) else {"input_shape": self.data.shape}
+        shape = {}
+        if "input_shape" in inspect.signature(build).parameters:
+            shape["input_shape"] = self.data.shape
+        elif self.data.shape != (32, 32, 3):
+            raise SystemExit(f"{self.options.network} takes images of 32x32x3: leave --size out")
         model = build(classes=self.data.classes, seed=self.seed, **shape)
         plan = self.configuration.of(model, self.options.batch_size)
         if plan is not None:
@@ -177,7 +192,7 @@ class Training:
         self.rate = tf.Variable(0.0)
         if self.state["errors"]:
             with np.load(self.saved) as arrays:
-                values = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+                values = [arrays[f"arr_{i}"] for i in range(len(arrays.files) - 1)]
             weights = len(model.get_weights())
             model.set_weights(values[:weights])
             for variable, value in zip(self.velocity, values[weights:]):
@@ -231,14 +246,16 @@ class Training:
         self.state["errors"].append(round(100 * wrong / count, 3))
         self.state["losses"].append(round(float(np.mean(losses)), 5))
         self.state["seconds"] += time.perf_counter() - start
+        state = json.dumps(self.state)
         partial = self.saved.with_suffix(".partial.npz")
-        np.savez(partial, *self.model.get_weights(), *[v.numpy() for v in self.velocity])
+        arrays = [*self.model.get_weights(), *[v.numpy() for v in self.velocity]]
+        np.savez(partial, *arrays, state=np.array(state))
         partial.replace(self.saved)
-        partial = self.log.with_suffix(".partial")
-        partial.write_text(json.dumps(self.state))
-        partial.replace(self.log)
         if self.done:
             self.model = None
+            partial = self.log.with_suffix(".partial")
+            partial.write_text(state)
+            partial.replace(self.log)
             self.saved.unlink()
 
 
