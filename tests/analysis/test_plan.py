@@ -343,6 +343,17 @@ def test_json_that_is_no_plan_is_refused(text, message):
         analysis.Plan.from_json(text)
 
 
+def test_json_with_a_wrong_width_is_refused():
+    text = analysis.plan(mlp(), 128).to_json().replace('"mantissa_bits": 9', '"mantissa_bits": 99')
+    with pytest.raises(ValueError, match="mantissa_bits = 99 must be in 0..23"):
+        analysis.Plan.from_json(text)
+
+
+def test_two_terms_take_their_own_bits():
+    for method in ("formula", "noise", "measured"):
+        assert analysis.minimum_mantissa(30, 2, method=method) == 23
+
+
 def test_table_shows_lengths_and_bits():
     console = Console(width=120, record=True, file=io.StringIO())
     plan = analysis.plan(mlp(), 128)

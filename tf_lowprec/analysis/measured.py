@@ -8,7 +8,7 @@ import statistics
 import numpy as np
 
 from tf_lowprec import formats
-from tf_lowprec.analysis.vrr import check_chunk, check_nzr, check_terms
+from tf_lowprec.analysis.vrr import MAX_MANTISSA_BITS, check_chunk, check_nzr, check_terms
 from tf_lowprec.ops.matmul import matmul
 from tf_lowprec.ops.quantize import quantize
 from tf_lowprec.precision import Accumulator, Gemm
@@ -200,8 +200,8 @@ def measured_mantissa(
     See `minimum_mantissa`. Bisection over m_acc, so that few ensembles are run.
     """
     n, chunk, nzr = check_terms(n), check_chunk(chunk), check_nzr(nzr)
-    if max(1.0, nzr * n) <= 2:
-        return m_p
+    if n <= 2:
+        return min(m_p, MAX_MANTISSA_BITS)
     lengths = [n] if chunk is None or chunk >= n else [chunk, -(-n // chunk)]
     allowed = math.log(cutoff) * sum(1 / max(1.0, nzr * length) for length in lengths)
 

@@ -60,6 +60,9 @@ class PlannedSum:
 
     @classmethod
     def from_config(cls, config):
+        bits = config["mantissa_bits"]
+        if not isinstance(bits, int) or not 0 <= bits <= 23:
+            raise ValueError(f"the plan is damaged: mantissa_bits = {bits!r} must be in 0..23")
         return cls(**{**config, "operand": formats.parse_spec(config["operand"])})
 
 
