@@ -85,8 +85,8 @@ class VirtualLearners(tf.Module):
             raise ValueError("model must be built: call it on a batch, or give it an Input")
         if _scales_loss(optimizer):
             raise ValueError(
-                f"optimizer = {type(optimizer).__name__} scales the loss, which VirtualLearners does "
-                "not do: give it an optimizer without loss scaling"
+                f"optimizer = {type(optimizer).__name__} scales the loss, which VirtualLearners "
+                "does not do: give it an optimizer without loss scaling"
             )
         self.learners, self.loss = int(learners), loss
         self._model, self._optimizer = [model], [optimizer]
