@@ -12,8 +12,8 @@ at least 7 timings each; the contenders take turns. Writes adacomp_codec.json an
 * top_k is tf.math.top_k of 1 % of the magnitudes, and nothing else.
 
 The codec's and DGC's results go into variables, as in training, so that memory is used again: fresh
-memory costs page faults, which took a third of the time where results were thrown away. The copy's
-memory is warm too.
+memory costs page faults, which took a quarter of the time where results were thrown away. The
+copy's memory is warm too.
 """
 
 import argparse
