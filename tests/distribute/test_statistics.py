@@ -62,8 +62,9 @@ def test_totals_and_table():
 
 def test_since():
     later = gradient(steps=5, gradients=10, bytes=500, sent=260)
-    new = gradient(name="new")
-    difference = Statistics((later, new)).since(Statistics((gradient(),)))
+    new = gradient(key=2)
+    gone = gradient(steps=4, key=1)  # of the same name, as the others
+    difference = Statistics((later, new)).since(Statistics((gone, gradient())))
     first, second = difference
     assert (first.steps, first.gradients, first.bytes, first.sent) == (2, 4, 20, 20)
     assert second == new

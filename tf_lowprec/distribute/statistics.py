@@ -1,6 +1,7 @@
 """What was sent, measured from the packets themselves."""
 
 import dataclasses
+import itertools
 
 import tensorflow as tf
 
@@ -12,7 +13,10 @@ _FIELDS = ("steps", "gradients", "compressed", "bytes", "sent", "skipped")
 class Counters:
     """A variable's counters, as one int64 vector that a step adds to."""
 
+    _keys = itertools.count()
+
     def __init__(self):
+        self.key = next(self._keys)
         shape = [len(_FIELDS)]
         self.values = _tf_private.plain_zeros(shape, tf.int64, "counters", "CPU:0")
 
@@ -42,6 +46,7 @@ class GradientStatistics:
         bytes: that the replicas sent, headers and checksums included.
         sent: elements among them that AdaComp selected.
         skipped: steps in which a gradient was not finite.
+        key: tells the variable apart from others of its name, in `Statistics.since`.
     """
 
     name: str
@@ -53,6 +58,7 @@ class GradientStatistics:
     bytes: int
     sent: int
     skipped: int
+    key: int = dataclasses.field(default=0, compare=False, repr=False)
 
     @property
     def dense_bytes(self):
@@ -114,14 +120,16 @@ class Statistics:
         return sum(g.bytes_per_gradient for g in self.gradients)
 
     def since(self, before):
-        """The difference to earlier Statistics of the same source, which may lack variables.
+        """The difference to earlier Statistics of the same source.
 
-        Where a reset lies between them, what there is since the reset.
+        These may lack variables, and have some that are gone. Where a reset lies between them,
+        what there is since the reset.
         """
+        earlier = {g.key: g for g in before.gradients}
         gradients = []
-        for i, now in enumerate(self.gradients):
-            if i < len(before.gradients) and before.gradients[i].steps <= now.steps:
-                old = before.gradients[i]
+        for now in self.gradients:
+            old = earlier.get(now.key)
+            if old is not None and old.steps <= now.steps:
                 counts = {f: getattr(now, f) - getattr(old, f) for f in _FIELDS}
                 now = dataclasses.replace(now, **counts)
             gradients.append(now)
@@ -156,7 +164,9 @@ def statistics_of(states):
     """Statistics of some GradientStates, in order."""
     return Statistics(
         tuple(
-            GradientStatistics(s.name, s.num_elements, s.bin_size, **s.counters.read())
+            GradientStatistics(
+                s.name, s.num_elements, s.bin_size, **s.counters.read(), key=s.counters.key
+            )
             for s in states
         )
     )

@@ -6,7 +6,7 @@ import numbers
 import tensorflow as tf
 
 from tf_lowprec.distribute.settings import AdaComp
-from tf_lowprec.distribute.statistics import Counters, GradientStatistics, Statistics
+from tf_lowprec.distribute.statistics import Counters, statistics_of
 from tf_lowprec.ops.adacomp import adacomp_decode, adacomp_encode, is_skip, sent_elements
 
 
@@ -38,7 +38,7 @@ class _Gradient:
     def __init__(self, variable, plan):
         self.name = getattr(variable, "path", None) or variable.name.split(":")[0]
         self.shape = tuple(variable.shape)
-        self.size = math.prod(self.shape)
+        self.num_elements = math.prod(self.shape)
         self.compress = plan(self.name, self.shape) if plan else None
         self.bin_size = getattr(self.compress, "bin_size", None)
         self.counters = Counters()
@@ -96,7 +96,7 @@ class VirtualLearners(tf.Module):
         self._gradients = tuple(_Gradient(v, compression) for v in variables)
         # Rows 0 … learners - 1 and as many more: a step reads one half and writes the other.
         self.residues = [
-            tf.Variable(tf.zeros([2 * self.learners, g.size]), trainable=False)
+            tf.Variable(tf.zeros([2 * self.learners, g.num_elements]), trainable=False)
             for g in self._gradients
             if g.compress is not None
         ]
@@ -104,12 +104,7 @@ class VirtualLearners(tf.Module):
 
     def statistics(self):
         """What the learners sent since the last reset, as Statistics."""
-        return Statistics(
-            tuple(
-                GradientStatistics(g.name, g.size, g.bin_size, **g.counters.read())
-                for g in self._gradients
-            )
-        )
+        return statistics_of(self._gradients)
 
     def reset_statistics(self):
         for gradient in self._gradients:
@@ -197,7 +192,7 @@ class VirtualLearners(tf.Module):
         counts = iter(counts)
         for own in self._gradients:
             if own.compress is None:
-                size, elements = 4 * own.size * self.learners, 0
+                size, elements = 4 * own.num_elements * self.learners, 0
             else:
                 size, elements = tf.unstack(next(counts))
             own.counters.add(
