@@ -12,11 +12,11 @@ Learners are virtual (lp.distribute.VirtualLearners) and share one batch, so tha
 have the same mean for any number of learners, up to rounding: they are trained with 1 (and once
 with 8, to see that). 32 and 128 learners train for fewer epochs, beside a dense run as long.
 
-Methods: dense; adacomp (plain packets); entropy (the same training to the bit with entropy-coded
-packets, so two epochs will do, but for the MNIST DNN); top_k (Dryden et al., 2016: the largest of
-residue + gradient in each tensor, a 32-bit word each for index and sign, and the mean of either
-sign; as many as AdaComp's plain packets have bytes for, in the run of the same name, which has to
-be finished first). Bytes are those of the packets themselves.
+Methods: dense; adacomp (plain packets are sent; with at most 8 learners the same gradients are
+entropy-coded too, to measure those packets: the training would be the same to the bit); top_k
+(Dryden et al., 2016: the largest of residue + gradient in each tensor, a 32-bit word each for index
+and sign, and the mean of either sign; as many as AdaComp's plain packets have bytes for, in the run
+of the same name, which has to be finished first). Bytes are those of the packets themselves.
 """
 
 import argparse
@@ -41,6 +41,7 @@ from rich.table import Table
 from spoken_digits import spoken_digits
 
 import tf_lowprec as lp
+from tf_lowprec.distribute.virtual_learners import adacomp_codec
 
 L = tf.keras.layers
 CHARACTERS, CONTEXT = 96, 50
@@ -93,7 +94,7 @@ def resnet(inputs):
 def char_lstm():
     return [
         L.CategoryEncoding(CHARACTERS, output_mode="one_hot"),
-        *(L.LSTM(256, return_sequences=True) for _ in range(2)),
+        *(L.LSTM(128, return_sequences=True) for _ in range(2)),
         L.Dense(CHARACTERS),
     ]
 
@@ -155,12 +156,12 @@ MANY = ((32, 4), (128, 2))
 NETWORKS = {
     "mnist_dnn": Network(mnist_dnn, images(lp.datasets.mnist), (28, 28, 1), 8, 0.05, MANY, True),
     "mnist_cnn": Network(
-        mnist_cnn, images(lp.datasets.mnist), (28, 28, 1), 4, 0.05, ((32, 2), (128, 1))
+        mnist_cnn, images(lp.datasets.mnist), (28, 28, 1), 3, 0.05, ((32, 2), (128, 1))
     ),
-    "cifar10_cnn": Network(cifar10_cnn, CIFAR, (32, 32, 3), 6, 0.01, adam=True),
-    "resnet": Network(resnet, CIFAR, (32, 32, 3), 4, 0.05),
+    "cifar10_cnn": Network(cifar10_cnn, CIFAR, (32, 32, 3), 5, 0.01),
+    "resnet": Network(resnet, CIFAR, (32, 32, 3), 2, 0.05),
     "char_lstm": Network(char_lstm, text, (CONTEXT,), 1, 0.5, dtype="int32"),
-    "speech_dnn": Network(speech_dnn, spoken_digits, (32, 40), 10, 0.02),
+    "speech_dnn": Network(speech_dnn, spoken_digits, (32, 40), 10, 0.02, adam=True),
 }
 BATCH = 128
 
@@ -187,8 +188,7 @@ def all_runs():
     runs = []
     for name, network in NETWORKS.items():
         runs += [Run(name, "dense", 1), Run(name, "adacomp", 1), Run(name, "adacomp", 8)]
-        few = 0 if name == "mnist_dnn" or network.epochs <= 2 else 2
-        runs += [Run(name, "entropy", 1, shortened=few), Run(name, "top_k", 8)]
+        runs.append(Run(name, "top_k", 8))
         if network.adam:
             runs += [Run(name, "dense", 1, "adam"), Run(name, "adacomp", 8, "adam")]
     runs.append(Run("mnist_dnn", "dense", 8))
@@ -234,6 +234,30 @@ def top_k(sizes):
     return plan
 
 
+class PlainAndEntropy:
+    """AdaComp's compression, which also sums the bytes that entropy-coded packets would have."""
+
+    def __init__(self):
+        self.settings, self.bytes = lp.distribute.AdaComp(), {}
+        self._codec = adacomp_codec(self.settings)
+
+    def __call__(self, name, shape):
+        compress = self._codec(name, shape)
+        if compress is None:
+            return None
+        total = self.bytes[name] = tf.Variable(0, trainable=False, dtype=tf.int64)
+
+        def both(gradient, residue):
+            packet, _ = lp.adacomp_encode(
+                gradient, residue, compress.bin_size, "entropy", self.settings.soft_threshold
+            )
+            total.assign_add(4 * tf.size(packet, tf.int64))
+            return compress(gradient, residue)
+
+        both.bin_size = compress.bin_size
+        return both
+
+
 def compression(run, folder):
     if run.method == "dense":
         return None
@@ -245,7 +269,7 @@ def compression(run, folder):
         return top_k(
             [None if g["bin_size"] is None else g["bytes_per_gradient"] for g in gradients]
         )
-    return lp.distribute.AdaComp(encoding="plain" if run.method == "adacomp" else "entropy")
+    return PlainAndEntropy() if run.learners <= 8 else lp.distribute.AdaComp()
 
 
 # Training.
@@ -279,17 +303,24 @@ def train(run, folder, quick, console):
     steps = len(x) // BATCH
     model = network.model()
     optimizer = optimizer_of(run, network, steps * epochs)
+    compress = compression(run, folder)
     learners = lp.distribute.VirtualLearners(
         model,
         optimizer,
         tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         run.learners,
-        compression(run, folder),
+        compress,
     )
     done, errors = tf.Variable(0, trainable=False), []
     counters = {str(i): c for i, c in enumerate(learners.counters())}
+    entropy = getattr(compress, "bytes", {})
     checkpoint = tf.train.Checkpoint(
-        model=model, optimizer=optimizer, learners=learners, done=done, counters=counters
+        model=model,
+        optimizer=optimizer,
+        learners=learners,
+        done=done,
+        counters=counters,
+        entropy=entropy,
     )
     saved = folder / "unfinished" / str(run)
     manager = tf.train.CheckpointManager(checkpoint, str(saved), max_to_keep=1)
@@ -320,6 +351,9 @@ def train(run, folder, quick, console):
                 "elements": g.num_elements,
                 "bin_size": g.bin_size,
                 "bytes_per_gradient": g.bytes_per_gradient,
+                "entropy_bytes_per_gradient": (
+                    int(entropy[g.name]) / g.gradients if g.name in entropy else None
+                ),
                 "sent_per_bin": None if math.isnan(g.sent_per_bin) else g.sent_per_bin,
                 "ratio": g.ratio,
             }
@@ -333,21 +367,26 @@ def train(run, folder, quick, console):
 # What comes of it.
 
 
-def ratio_of(record, convolutions):
-    """Of all compressed kernels of one kind together."""
+def ratio_of(record, convolutions, of="bytes_per_gradient"):
+    """Of all compressed kernels of one kind together; None where `of` was not measured."""
     kind = [
         g for g in record["gradients"] if g["bin_size"] and (g["bin_size"] == 50) == convolutions
     ]
-    sent = sum(g["bytes_per_gradient"] for g in kind)
-    return 4 * sum(g["elements"] for g in kind) / sent if sent else None
+    if not kind or any(g.get(of) is None for g in kind):
+        return None
+    return 4 * sum(g["elements"] for g in kind) / sum(g[of] for g in kind)
 
 
 def show(records, console):
     table = Table(title="Test error in per cent, and compression measured from the packets")
-    for column in ("run", "error", "best", "convolutions", "other layers", "all gradients"):
-        table.add_column(column, justify="left" if column == "run" else "right")
+    columns = ("run", "error", "best", "convolutions", "other layers", "all gradients")
+    entropy = ("convolutions, entropy", "others, entropy")
+    for column in columns + entropy:
+        name = column == "run"
+        table.add_column(column, justify="left" if name else "right", no_wrap=name)
     for name, record in records.items():
-        ratios = (ratio_of(record, True), ratio_of(record, False), record["ratio"])
+        ratios = [ratio_of(record, True), ratio_of(record, False), record["ratio"]]
+        ratios += [ratio_of(record, c, "entropy_bytes_per_gradient") for c in (True, False)]
         numbers = [f"{r:.0f}" if r else "" for r in ratios]
         errors = record["errors"]
         table.add_row(name, f"{errors[-1]:.2f}", f"{min(errors):.2f}", *numbers)
@@ -359,10 +398,10 @@ def plot(records, path):
     figure, grid = plt.subplots(
         1, len(networks), figsize=(4 * len(networks), 3.6), layout="constrained", squeeze=False
     )
-    styles = {"dense": "k--", "adacomp": "-", "entropy": ":", "top_k": "-."}
+    styles = {"dense": "k--", "adacomp": "-", "top_k": "-."}
     for axes, network in zip(grid[0], networks):
         for name, record in records.items():
-            if record["network"] != network or record["method"] == "entropy":
+            if record["network"] != network:
                 continue
             epochs = range(1, len(record["errors"]) + 1)
             label = name.removeprefix(f"{network}-")
