@@ -58,7 +58,7 @@ sanitize: tf_lowprec/_ops.so ## run the C++ tests under ASan and UBSan, the thre
 	@tools/cc_test.sh --config=asan
 	@tools/cc_test.sh --config=tsan //tests/cc:adacomp_test //tests/cc:conv2d_test \
 		//tests/cc:matmul_test \
-		//tests/cc:quantize_test //tests/cc:wide_matmul_test
+		//tests/cc:quantize_test //tests/cc:share_work_test //tests/cc:wide_matmul_test
 
 fuzz: ## fuzz AdaComp's decoder: RUNS=200000
 	@tools/fuzz.sh $(or $(RUNS),200000)
