@@ -11,9 +11,9 @@ at least 7 timings each; the contenders take turns. Writes adacomp_codec.json an
   2018), in TensorFlow ops, with a residue, coded and decoded.
 * top_k is tf.math.top_k of 1 % of the magnitudes, and nothing else.
 
-The codec's and DGC's results go into variables, as in training, so that memory is used again: fresh
-memory costs page faults, which took a quarter of the time where results were thrown away. The
-copy's memory is warm too.
+The codec's and DGC's results go into variables, as in training, and glibc is told to keep freed
+memory (KEEP_MEMORY): pages that are fresh from the system, or go back to it and come again, cost up
+to half of the time, and more of it in some runs than in others. The copy's memory is warm too.
 """
 
 import argparse
@@ -49,6 +49,11 @@ CODECS = {
 }
 # How large the gradient is against the residue, so that 3 to 4 elements of a bin are sent.
 SPREAD = {50: 0.5, 500: 0.25}
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
 COPY, DGC, TOP_K = "copy", "DGC", "top_k"
 
 
@@ -143,7 +148,12 @@ def measure(n, peers, repetitions):
 def in_process(threads, n, peers, repetitions):
     """`measure` in a process of its own: TensorFlow fixes its threads once."""
     command = [sys.executable, __file__, "--worker", str(threads), str(n), str(repetitions)]
-    done = subprocess.run(command + ["--peers"] * peers, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(
+        command + ["--peers"] * peers,
+        stdout=subprocess.PIPE,
+        check=True,
+        env=os.environ | KEEP_MEMORY,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -182,7 +192,7 @@ def main():
         worker(threads, n, repetitions, arguments.peers)
         return
     arguments.results.mkdir(parents=True, exist_ok=True)
-    one = in_process(1, SIZE, True, 15)
+    one = in_process(1, SIZE, True, 21)
     two = in_process(2, SIZE, False, 25)
     sizes = [10_000, 100_000, 1_000_000] + ([] if arguments.quick else [10_000_000, 100_000_000])
     by_size = {str(n): in_process(1, n, False, 7) for n in sizes}
