@@ -157,7 +157,12 @@ def test_wrong_arguments_are_named(arguments, message):
 
 
 @pytest.mark.parametrize(
-    "options, message", [({"nzr": 0}, "nzr = 0"), ({"confidence": 1}, "confidence = 1")]
+    "options, message",
+    [
+        ({"nzr": 0}, "nzr = 0"),
+        ({"confidence": 1}, "confidence = 1"),
+        ({"nzr": 1e-9, "samples": 4}, "samples = 4: all sums are 0"),
+    ],
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):

@@ -190,6 +190,7 @@ Y = np.arange(8)
             "without an axis of examples: batch the Dataset",
         ),
         ((X, Y), {"loss": CROSS_ENTROPY, "loss_scale": 0}, "loss_scale = 0 must be"),
+        ((X * np.nan, Y), {"loss": CROSS_ENTROPY}, "a loss of nan: its examples"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(data, options, message):

@@ -87,3 +87,16 @@ def test_is_a_value(settings):
 
 def test_registered_name():
     assert tf.keras.utils.get_registered_name(AdaComp) == "tf_lowprec>AdaComp"
+
+
+def test_patterns_that_match_nothing_are_warned_of_once():
+    settings = AdaComp(bin_sizes={"conv": 64, "lstm": 100}, exclude=["bias$", "densee"])
+    warned = set()
+    with pytest.warns(UserWarning) as caught:
+        settings.warn_of_unmatched(["conv/kernel", "conv/bias"], warned)
+        settings.warn_of_unmatched(["conv/kernel", "dense/bias"], warned)
+    assert [str(w.message).split(" matches")[0] for w in caught] == [
+        "bin_sizes: 'lstm'",
+        "exclude: 'densee'",
+    ]
+    assert "trained so far: conv/bias, conv/kernel" in str(caught[0].message)

@@ -142,6 +142,13 @@ def test_statistics_and_metrics_are_those_of_the_dense_op(adacomp):
     assert all(s.compressed for s in all_reduce.statistics())
 
 
+def test_a_pattern_that_matches_nothing_is_warned_of(adacomp):
+    _, strategy = adacomp(exclude=["bias$", "densee"])
+    with pytest.warns(UserWarning, match="exclude: 'densee' matches none") as caught:
+        fit(strategy, OPTIMIZERS["Adam"], epochs=1)
+    assert len([w for w in caught if "matches none" in str(w.message)]) == 1
+
+
 def test_embedding_goes_dense(adacomp):
     all_reduce, strategy = adacomp()
     x = np.random.default_rng(0).integers(0, 100, (256, 5))

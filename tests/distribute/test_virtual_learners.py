@@ -197,3 +197,11 @@ def test_batch_that_cannot_be_shared():
     _, virtual = learners(4, None)
     with pytest.raises(ValueError, match="x has 6 examples.*4 learners"):
         virtual.train_step(np.zeros((6, 8)), np.zeros(6))
+
+
+def test_a_pattern_that_matches_nothing_is_warned_of():
+    model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(3, name="last")])
+    with pytest.warns(UserWarning, match="exclude: 'lsat' matches none .*last/kernel"):
+        lp.distribute.VirtualLearners(
+            model, tf.keras.optimizers.SGD(), "mse", 2, lp.distribute.AdaComp(exclude="lsat")
+        )

@@ -139,6 +139,11 @@ class Batch:
             ) from error
         finally:
             _restore(self.model, saved)
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"data gives model {self.model.name!r} a loss of {float(loss)}: its examples, the "
+                "model's weights or loss_scale are not finite, or too large"
+            )
         self._records = {
             path: _Record(layer, tf.cast(x, tf.float32), _before_activation(layer, x, errors[path]))
             for path, (layer, x, _) in seen.items()

@@ -86,7 +86,8 @@ def measured_vrr(
         A Measurement.
 
     Raises:
-        ValueError: an argument out of range; sums that overflow the accumulator's format.
+        ValueError: an argument out of range; sums that overflow the accumulator's format, or are
+            all the same, as where none has a term that is not zero.
     """
     (measurement,) = measure(
         [accumulator],
@@ -152,6 +153,11 @@ def _compare(accumulator, narrow, exact, n, confidence):
         raise ValueError(
             f"accumulator = {accumulator.format}: sums of n = {n} normal terms overflow it; give "
             "it more exponent bits"
+        )
+    if np.all(exact == exact[0]):
+        raise ValueError(
+            f"n = {n} and samples = {len(exact)}: all sums are {exact[0]:g}, so that there is no "
+            "variance to be retained; take more terms or samples, or a greater nzr"
         )
     vrr, vrr_interval = variance_ratio(narrow, exact, confidence)
     noise, noise_interval = variance_ratio(narrow - exact, exact, confidence)

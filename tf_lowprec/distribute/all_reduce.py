@@ -59,7 +59,7 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
             raise ValueError(f"dense = {dense!r} must be a tf.distribute.CrossDeviceOps or None")
         self.compression = compression
         self._dense = dense
-        self._names, self.state = {}, GradientStates()
+        self._names, self._warned, self.state = {}, set(), GradientStates()
         _tf_private.install_gradient_hook(_acts)
         _tf_private.install_part_hooks()
 
@@ -107,7 +107,10 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
 
     def batch_reduce_implementation(self, reduce_op, value_destination_pairs, options):
         pairs = list(value_destination_pairs)
+        known = len(self.states)
         states = [self._state_of(value, variable) for value, variable in pairs]
+        if len(self.states) > known:
+            self.compression.warn_of_unmatched([s.name for s in self.states], self._warned)
         chosen = [i for i, (value, _) in enumerate(pairs) if is_compressed(states[i], value.values)]
         others = [i for i in range(len(pairs)) if i not in set(chosen)]
         results = [None] * len(pairs)

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import numbers
 import re
+import warnings
 
 import tensorflow as tf
 
@@ -116,6 +117,25 @@ class AdaComp:
             if re.search(pattern, name):
                 return size
         return default_bin_size(name, shape)
+
+    def warn_of_unmatched(self, names, warned):
+        """Warns of patterns that are in none of the variables' names: often a slip of the pen.
+
+        Args:
+            names: the variables' paths.
+            warned: a set of patterns that are not warned of again; these are added.
+        """
+        shown = sorted(names)[:8] + ["…"] * (len(names) > 8)
+        sizes = self.bin_sizes if isinstance(self.bin_sizes, tuple) else ()
+        for argument, patterns in (("bin_sizes", [p for p, _ in sizes]), ("exclude", self.exclude)):
+            for pattern in patterns:
+                if pattern not in warned and not any(re.search(pattern, n) for n in names):
+                    warned.add(pattern)
+                    warnings.warn(
+                        f"{argument}: {pattern!r} matches none of the variables trained so far: "
+                        + ", ".join(shown),
+                        stacklevel=2,
+                    )
 
     def get_config(self):
         config = dataclasses.asdict(self)

@@ -74,13 +74,14 @@ class VirtualLearners(tf.Module):
         super().__init__(name="virtual_learners")
         if not isinstance(learners, numbers.Integral) or learners < 1:
             raise ValueError(f"learners = {learners!r} must be an integer >= 1")
+        settings = None
         if compression is not None and not callable(compression):
             if not isinstance(compression, AdaComp):
                 raise ValueError(
                     f"compression = {compression!r} must be an AdaComp, None, or a function of "
                     "(name, shape)"
                 )
-            compression = adacomp_codec(compression)
+            settings, compression = compression, adacomp_codec(compression)
         if not model.built:
             raise ValueError("model must be built: call it on a batch, or give it an Input")
         if _scales_loss(optimizer):
@@ -94,6 +95,8 @@ class VirtualLearners(tf.Module):
         if hasattr(optimizer, "build"):
             optimizer.build(variables)
         self._gradients = tuple(_Gradient(v, compression) for v in variables)
+        if settings is not None:
+            settings.warn_of_unmatched([g.name for g in self._gradients], set())
         # Rows 0 … learners - 1 and as many more: a step reads one half and writes the other.
         self.residues = [
             tf.Variable(tf.zeros([2 * self.learners, g.num_elements]), trainable=False)
