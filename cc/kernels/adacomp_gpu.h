@@ -458,9 +458,9 @@ __global__ void AdaCompListKernel(GpuPacket packet, uint32_t* list) {
   for (int64_t i = blockIdx.x; i < layout.num_segments; i += gridDim.x) {
     uint32_t* out = list + packet.counts[i];
     WalkSegment(packet.header, packet.Entry(i), packet.words + packet.offsets[i],
-                      layout.SegmentElements(i), [&out](int64_t position, uint32_t sign) {
-                        *out++ = static_cast<uint32_t>(position) | sign;
-                      });
+                layout.SegmentElements(i), [&out](int64_t position, uint32_t sign) {
+                  *out++ = static_cast<uint32_t>(position) | sign;
+                });
   }
 }
 

@@ -137,7 +137,7 @@ struct ConvBlock {
   // Where the block has a part of k only: sums and ranges, kept for the next part.
   void* tiles = nullptr;          // [groups][row panels][column panels], tile_bytes each
   PanelRange* a_range = nullptr;  // [groups][row panels][column groups]
-  // If the image has its padding around it: what a panel gathers, without packing it.
+  // If the image has its padding around it: what a panel gathers.
   const ConvRun* runs = nullptr;
   int64_t num_runs = 0;
 

@@ -179,7 +179,7 @@ inline void MarkSkipped(const ConvBlock& block, const LeftPanel& panel, const Wi
 }
 
 // A piece of a panel of the left operand stays in the first-level cache.
-constexpr int64_t kDepth = 512;
+constexpr int64_t kDepth = 256;
 
 // What a thread needs for one panel of rows at a time.
 struct ConvScratch {
@@ -269,32 +269,37 @@ inline void MultiplyInPlace(const ConvBlock& block, const LeftPanel* panels, int
 }
 
 // Adds the block's terms to the tiles of a panel of rows and of the column panels [first, last),
-// which gather them from the padded image itself: kGradient.
-inline void AddInPlace(const ConvBlock& block, const LeftPanel& panel, int64_t first, int64_t last,
-                       const PathChoice& choice, TileTask* tiles) {
+// from pieces of the panel that are copied out of the padded image, where elements of a lane may
+// lie a power of two apart, and so in few lines of the cache: kGradient.
+inline void AddCopied(const ConvBlock& block, const LeftPanel& panel, int64_t first, int64_t last,
+                      const PathChoice& choice, TileTask* tiles, ConvScratch* scratch) {
   const ConvShape& s = block.task.product.shape;
-  const TileRun* runs = reinterpret_cast<const TileRun*>(block.runs);
-  static_assert(sizeof(TileRun) == sizeof(ConvRun), "one struct for every instruction set");
   const int64_t tap = panel.first_row / s.GroupIn(), c = panel.first_row % s.GroupIn();
   const int64_t i = tap / s.filter_width, j = tap % s.filter_width;
-  const float* together =
+  const float* lanes =
       block.source +
       (i * s.dilation_height * block.layout.row_step + j * s.dilation_width) * s.in_channels +
       panel.group * s.GroupIn() + c;
-  // Some runs at a time, so that what the lanes gather stays in the cache.
-  for (int64_t begin = 0, end = 0; begin < block.num_runs; begin = end) {
-    const int64_t k_begin = runs[begin].k_begin;
-    end = begin + 1;
-    while (end < block.num_runs && runs[end].k_end - k_begin <= kDepth) ++end;
+  const int64_t step = s.stride_width * s.in_channels;
+  for (int64_t run = 0, k = block.k_begin; run < block.num_runs;) {
+    const int64_t k_begin = k, most = k_begin + kDepth;
+    float* to = scratch->packed;
+    while (run < block.num_runs && k < most) {
+      const ConvRun& here = block.runs[run];
+      const float* from = lanes + here.offset + (k - here.k_begin) * step;
+      const int64_t k_end = Min(here.k_end, most);
+      for (; k < k_end; ++k, from += step, to += kRows) {
+        memcpy(to, from, kRows * sizeof(float));
+      }
+      run += k == here.k_end;
+    }
     for (int64_t column = first; column < last; ++column) {
       TileTask& tile = tiles[column - first];
-      tile.a = together;
-      tile.left_step = s.stride_width * s.in_channels;
-      tile.runs = runs + begin;
+      tile.a = scratch->packed;
       tile.k_begin = k_begin;
-      tile.k_end = runs[end - 1].k_end;
+      tile.k_end = k;
       tile.b = RightPanel(block, panel.group, column, k_begin);
-      RunFastTile<LeftLayout::kLanesTogether>(tile, choice);
+      RunFastTile<LeftLayout::kPacked>(tile, choice);
     }
   }
 }
@@ -405,7 +410,7 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
     }
     if (block.k_begin == 0) StartTiles(block, panel, first, last, tiles);
     if (in_place) {
-      AddInPlace(block, panel, first, last, choice, tiles);
+      AddCopied(block, panel, first, last, choice, tiles, scratch);
     } else {
       AddPacked(block, panel, first, last, tiles, range, scratch);
     }

@@ -12,10 +12,9 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
-// Where the left operand's elements are. Packed: [k][kRows]. Otherwise k falls into runs, within
-// which a lane's elements lie side by side (kLanesApart, each lane from a pointer of its own), or a
-// step of the lanes does (kLanesTogether, `left_step` from one k to the next).
-enum class LeftLayout { kPacked, kLanesApart, kLanesTogether };
+// Where the left operand's elements are. Packed: [k][kRows]. Otherwise each lane has a pointer of
+// its own, and k falls into runs, within which its elements lie side by side.
+enum class LeftLayout { kPacked, kLanesApart };
 
 // A run of k: its first element lies at `offset` from the lanes' pointers.
 struct TileRun {
@@ -26,11 +25,10 @@ struct TileRun {
 struct TileTask {
   AccumulatorSpec accumulator;
   int64_t k = 0;                                 // length of the whole sums
-  const float* a = nullptr;                      // [k_end - k_begin][kRows], or the first lane
+  const float* a = nullptr;                      // of kPacked: [k_end - k_begin][kRows]
   const float* b = nullptr;                      // [k_end - k_begin][kColumns]
   int64_t k_begin = 0, k_end = 0;                // what of k is to be added now
   const float* const* lanes = nullptr;           // of kLanesApart: kRows pointers
-  int64_t left_step = 0;                         // of kLanesTogether
   const TileRun* runs = nullptr;                 // from k_begin to k_end, unless packed
   bool masked = false;                           // terms whose a is kLeftOut are left out
   int rows = kRows, columns = kColumns;          // that the result has of the tile
@@ -205,7 +203,6 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
   const typename Step::Careful careful(tile.accumulator);
   const typename Step::Chunk chunk_step(tile.accumulator);
   const int64_t chunk = tile.accumulator.chunk;
-  const TileRun whole = {0, tile.k_begin, tile.k_end};
 
   for (int top = 0; top < kRows; top += Shape::kRows) {
     Sums<Step, Shape> sums[kParts];
@@ -221,27 +218,27 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
       sum = L::Load(&tile.sums[row][column]);
       if constexpr (kRandom) state.x = L::LoadBits(&tile.states[row][column]);
     });
-    const TileRun* run = kLayout == LeftLayout::kPacked ? &whole : tile.runs;
+    const TileRun* run = tile.runs;
     for (int64_t k = tile.k_begin; k < tile.k_end;) {
       const int64_t end = chunk > 0 ? Min(k - k % chunk + chunk, tile.k_end) : tile.k_end;
       while (k < end) {
-        const int64_t stop = Min(end, run->k_end), from = k - run->k_begin;
         const float* b = tile.b + (k - tile.k_begin) * kColumns;
-        if constexpr (kLayout == LeftLayout::kLanesApart) {
+        if constexpr (kLayout == LeftLayout::kPacked) {
+          const float* a = tile.a + (k - tile.k_begin) * kRows + top;
+          StepTerms(
+              step, careful, sums, [a](int row, int64_t i) { return a[i * kRows + row]; }, b,
+              end - k);
+          k = end;
+        } else {
+          const int64_t stop = Min(end, run->k_end), from = k - run->k_begin;
           const float* lanes[Shape::kRows];
           ForEach<Shape::kRows>(
               [&](auto row) { lanes[row] = tile.lanes[top + row] + run->offset + from; });
           StepTerms(
               step, careful, sums, [&](int row, int64_t i) { return lanes[row][i]; }, b, stop - k);
-        } else {
-          const int64_t left_step = kLayout == LeftLayout::kPacked ? kRows : tile.left_step;
-          const float* a = tile.a + run->offset + from * left_step + top;
-          StepTerms(
-              step, careful, sums, [&](int row, int64_t i) { return a[i * left_step + row]; }, b,
-              stop - k);
+          k = stop;
+          if (k == run->k_end) ++run;
         }
-        k = stop;
-        if (k == run->k_end) ++run;
       }
       if (chunk <= 0 || (end % chunk != 0 && end != tile.k)) continue;
       // totals <- round(totals + sums).
