@@ -94,7 +94,7 @@ def resnet(inputs):
 def char_lstm():
     return [
         L.CategoryEncoding(CHARACTERS, output_mode="one_hot"),
-        *(L.LSTM(128, return_sequences=True) for _ in range(2)),
+        L.LSTM(128, return_sequences=True),
         L.Dense(CHARACTERS),
     ]
 
@@ -160,7 +160,7 @@ NETWORKS = {
     ),
     "cifar10_cnn": Network(cifar10_cnn, CIFAR, (32, 32, 3), 5, 0.01),
     "resnet": Network(resnet, CIFAR, (32, 32, 3), 2, 0.05),
-    "char_lstm": Network(char_lstm, text, (CONTEXT,), 1, 0.5, dtype="int32"),
+    "char_lstm": Network(char_lstm, text, (CONTEXT,), 3, 1.0, dtype="int32"),
     "speech_dnn": Network(speech_dnn, spoken_digits, (32, 40), 10, 0.02, adam=True),
 }
 BATCH = 128
