@@ -53,7 +53,7 @@ class Batch:
         self.x, self.y = _first_batch(data, batch_size)
         self.specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), self.x)
         _check_shapes(model, self.specs)
-        self._records = None
+        self._records = self._loss_value = None
 
     def nonzero_ratios(self, calls, operand):
         """{(layer path, "kernel", pass): ratio of products that are not zero}.
@@ -62,7 +62,13 @@ class Batch:
         rounded ones are not zero. Padding, and taps that a stride skips, count as zeros.
         """
         ratios = {}
-        for path, record in self._recorded(calls).items():
+        recorded = self._recorded(calls)
+        if not np.isfinite(self._loss_value):
+            raise ValueError(
+                f"data gives model {self.model.name!r} a loss of {self._loss_value}: its examples, "
+                "the model's weights or loss_scale are not finite, or too large"
+            )
+        for path, record in recorded.items():
             lengths = next(c.products[0] for c in calls if c.path == path)
             indicators = [
                 tf.cast(_rounded(t, operand) != 0, tf.float32)
@@ -139,11 +145,7 @@ class Batch:
             ) from error
         finally:
             _restore(self.model, saved)
-        if not np.isfinite(loss):
-            raise ValueError(
-                f"data gives model {self.model.name!r} a loss of {float(loss)}: its examples, the "
-                "model's weights or loss_scale are not finite, or too large"
-            )
+        self._loss_value = float(loss)
         self._records = {
             path: _Record(layer, tf.cast(x, tf.float32), _before_activation(layer, x, errors[path]))
             for path, (layer, x, _) in seen.items()
