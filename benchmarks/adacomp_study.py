@@ -395,11 +395,14 @@ def show(records, console):
 
 def plot(records, path):
     networks = list(dict.fromkeys(r["network"] for r in records.values()))
+    rows = -(-len(networks) // 3)
     figure, grid = plt.subplots(
-        1, len(networks), figsize=(4 * len(networks), 3.6), layout="constrained", squeeze=False
+        rows, 3, figsize=(12, 3.6 * rows), layout="constrained", squeeze=False
     )
     styles = {"dense": "k--", "adacomp": "-", "top_k": "-."}
-    for axes, network in zip(grid[0], networks):
+    for axes in grid.flat[len(networks) :]:
+        axes.set_axis_off()
+    for axes, network in zip(grid.flat, networks):
         for name, record in records.items():
             if record["network"] != network:
                 continue
@@ -409,8 +412,9 @@ def plot(records, path):
         axes.set_title(network)
         axes.set_xlabel("epoch")
         axes.set_ylabel("test error, %")
-        axes.set_yscale("log")
-        axes.legend(fontsize=6)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=7)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
