@@ -12,8 +12,8 @@ at least 7 timings each; the contenders take turns. Writes adacomp_codec.json an
 * top_k is tf.math.top_k of 1 % of the magnitudes, and nothing else.
 
 The codec's and DGC's results go into variables, as in training, and glibc is told to keep freed
-memory (KEEP_MEMORY): pages that are fresh from the system, or go back to it and come again, cost up
-to half of the time, and more of it in some runs than in others. The copy's memory is warm too.
+memory (KEEP_MEMORY): pages that are fresh from the system, or go back to it and come again, cost
+more in some runs than in others. The copy's memory is warm too.
 """
 
 import argparse

@@ -28,19 +28,12 @@ def train(all_reduce, steps):
     tf.keras.utils.set_random_seed(1)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=all_reduce)
     with strategy.scope():
-        model = tf.keras.Sequential(
-            [
-                tf.keras.Input((784,)),
-                tf.keras.layers.Dense(1000, activation="relu"),
-                tf.keras.layers.Dense(1000, activation="relu"),
-                tf.keras.layers.Dense(10),
-            ]
-        )
+        model = lp.models.mnist_dnn(seed=1)
         model.compile(
             tf.keras.optimizers.SGD(0.05, momentum=0.9),
             tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
-    images = x[count].reshape(-1, 784).astype(np.float32) / 255
+    images = x[count].astype(np.float32) / 255
     model.fit(images, y[count].astype(np.int32), batch_size=BATCH, shuffle=False)
 
 

@@ -252,6 +252,7 @@ inline void FindLanes(const ConvBlock& block, const LeftPanel& panel, const floa
 constexpr int kPanelsTogether = 4;
 inline void MultiplyInPlace(const ConvBlock& block, const LeftPanel* panels, int count,
                             int64_t first, int64_t last, const PathChoice& choice, TileTask* tile) {
+  static_assert(sizeof(TileRun) == sizeof(ConvRun), "one struct for every instruction set");
   const float* lanes[kPanelsTogether][kRows];
   for (int i = 0; i < count; ++i) FindLanes(block, panels[i], lanes[i]);
   for (int64_t j = first; j < last; ++j) {

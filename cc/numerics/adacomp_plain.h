@@ -256,11 +256,11 @@ struct PlainBlock {
   }
 };
 
-// Goes behind the next kPlainBlock codes, if they make sense for sure: then returns the number of
-// their elements; else 0. They have to be behind the first, begin no run of empty bins, and end
+// Goes behind the next kPlainBlock codes and adds their elements to `sent`, if they make sense for
+// sure; else returns false. They have to be behind the first, begin no run of empty bins, and end
 // before the last bin. next: the least index that a further element of the bin may have.
 template <typename Code>
-inline int64_t CheckPlainBlock(PlainReader<Code>* reader, int64_t* next) {
+inline bool CheckPlainBlock(PlainReader<Code>* reader, int64_t* next, int64_t* sent) {
   using Block = PlainBlock<Code>;
   using Vector = typename Block::Vector;
   const Block block(reader->in, *reader), before(reader->in - sizeof(Code), *reader);
@@ -271,13 +271,15 @@ inline int64_t CheckPlainBlock(PlainReader<Code>* reader, int64_t* next) {
   const Vector bins = block.first + (block.empty & 1) + (block.field >> reader->index_bits);
   const int64_t begin =
       reader->begin + reader->bin_size * SumOfBlock(__builtin_convertvector(bins, SelectedBlock));
-  if (!IsZero(bad) || begin + reader->bin_size >= reader->num_elements) return 0;
+  if (!IsZero(bad) || begin + reader->bin_size >= reader->num_elements) return false;
   reader->in += sizeof(Vector);
   reader->begin = begin;
   *next = block.index[kPlainBlock - 1] + 1;
-  if (IsZero(block.empty)) return kPlainBlock;
-  const Vector sent = block.empty + 1;
-  return SumOfBlock(__builtin_convertvector(sent, SelectedBlock));
+  *sent += kPlainBlock;
+  if (!IsZero(block.empty)) {
+    *sent -= SumOfBlock(__builtin_convertvector(Vector(block.empty & 1), SelectedBlock));
+  }
+  return true;
 }
 
 #endif
@@ -297,9 +299,7 @@ LOWPREC_HD_INLINE int64_t CheckPlain(const uint32_t* words, int64_t num_words, i
 #if !defined(__CUDACC__)
     constexpr int kBytes = kPlainBlock * sizeof(Code);
     if (reader.in >= again && reader.end - reader.in >= kBytes) {
-      const int64_t count = CheckPlainBlock(&reader, &next);
-      sent += count;
-      if (count > 0) continue;
+      if (CheckPlainBlock(&reader, &next, &sent)) continue;
       again = reader.in + kBytes;
     }
 #endif

@@ -2,6 +2,7 @@
 // docs/adacomp.md's description, a code at a time.
 #include "cc/numerics/adacomp_plain.h"
 
+#include <algorithm>
 #include <random>
 #include <vector>
 
@@ -114,7 +115,7 @@ TYPED_TEST(AdaCompPlain, BlocksReadAsCodesOneByOne) {
     ASSERT_TRUE(written.sound);
     ASSERT_EQ(written.positions, want);
 
-    for (int defect = 0; defect < 8; ++defect) {
+    for (int defect = 0; defect < 9; ++defect) {
       std::vector<Code> broken = codes;
       // Swaps, bits, and codes' places: much of it stays sound.
       if (defect > 0 && !broken.empty()) {
@@ -124,6 +125,7 @@ TYPED_TEST(AdaCompPlain, BlocksReadAsCodesOneByOne) {
         if (defect == 5) std::swap(*at, broken[random() % broken.size()]);
         if (defect == 6) *at = PlainCode<Code>::kEmptyRun;
         if (defect == 7) *at = static_cast<Code>(random());
+        if (defect == 8) std::fill(broken.begin(), broken.begin() + (at - broken.data()), 0);
       }
       if (!broken.empty()) memcpy(words.data(), broken.data(), words.size() * 4);
       const Read read = ReadPlain(broken, n, bin_size);
