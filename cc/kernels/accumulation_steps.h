@@ -1,9 +1,9 @@
 // The vector form of AccumulateStep for every path of accumulation_path.h but kExact: a step takes
 // the partial sums s to round(s + a b), for operands on which ChoosePath found it right.
 //
-// A step that guesses is right unless IsInDoubt: the same terms are then added again by Careful,
-// from the sums before. It says how many at most are to be added before it is asked. Chunk is the
-// step that adds a chunk's sum to the total.
+// A step that guesses (kGuesses) is right unless IsInDoubt: the same terms are then added again by
+// Careful, from the sums before. It says how many at most are to be added before it is asked. Chunk
+// is the step that adds a chunk's sum to the total.
 #ifndef TF_LOWPREC_CC_KERNELS_ACCUMULATION_STEPS_H_
 #define TF_LOWPREC_CC_KERNELS_ACCUMULATION_STEPS_H_
 
@@ -20,13 +20,23 @@ struct NoState {};
 struct RandomState {
   FloatLanes::Vector x;
 };
+struct NoDoubt {};
+
+// What most steps have in common.
+struct SureStep {
+  using State = NoState;
+  using Doubt = NoDoubt;
+  static constexpr int kGuesses = 0;
+  static constexpr bool kPairs = false, kTowardZero = false;
+  Doubt None() const { return {}; }
+};
 
 template <typename Step>
 struct ChunkStep {
   using L = typename Step::Lanes;
   explicit ChunkStep(const AccumulatorSpec& spec) : step(spec) {}
   void Add(float* total, typename L::Vector sum, typename Step::State& state) const {
-    typename L::Vector doubt = L::Set(0);
+    typename Step::Doubt doubt = step.None();
     L::Store(total, step.template Round<0>(L::Load(total), sum, L::Set(1), state, doubt));
   }
   Step step;
@@ -39,8 +49,9 @@ enum class NearestMethod {
   // one. It does not where t is less than 2^(e-d+1) above 2^e: there it is rounded to halves of the
   // last place, and t to 2^e all the same, being within a quarter if 2 m + 3 <= M.
   kScaled,
-  // With y = 2^d times t's own power of two: (t + y) - y. Any m.
-  kExponent,
+  // The same for any m > 0, with y = 2^d t + 2^e, or 2^(e+1) where that carries into the exponent:
+  // y - t lies in [2^(e+d), 2^(e+d+1)), and y is as even as before.
+  kRaised,
   // The same where sums may lie below the lowest normal binade: their y is that of the binade.
   kUnderflow,
 };
@@ -55,86 +66,73 @@ struct NearestChunkStep;
 // With kMasked, a NaN among the operands means: leave the sum as it is. With kUnderflow only: where
 // sums cannot be -0, adding 0 does the same.
 template <typename L, NearestMethod kMethod, bool kToOdd, bool kMasked = false>
-struct NearestStep {
+struct NearestStep : SureStep {
   using Lanes = L;
   using V = typename L::Vector;
   using Bits = typename L::Bits;
-  using State = NoState;
   using Careful = NearestStep;
-  static constexpr int kGuesses = 0;
-  static constexpr bool kTowardZero = false;
   static constexpr bool kUnderflow = kMethod == NearestMethod::kUnderflow;
   static constexpr bool kOneRounding = kToOdd || L::kMantissaBits == 52;
   using Chunk = std::conditional_t<kOneRounding || kMethod == NearestMethod::kScaled,
                                    ChunkStep<NearestStep>, NearestChunkStep<kUnderflow>>;
   // Two sums in step find the pipes of Zen 3 free more often (AVX2; not tried with AVX-512).
-  static constexpr bool kPairs =
-      kMethod == NearestMethod::kScaled && !kToOdd && L::kLanes == 8 && L::kMantissaBits == 23;
+  static constexpr bool kPairs = !kUnderflow && !kToOdd && L::kLanes == 8 && L::kMantissaBits == 23;
 
   explicit NearestStep(const AccumulatorSpec& spec) {
     const Bits drop = static_cast<Bits>(L::kMantissaBits - spec.mantissa_bits);
     const Bits sign = Bits{1} << (sizeof(Bits) * 8 - 1);
     const Bits exponent = (sign - 1) & ~((Bits{1} << L::kMantissaBits) - 1);
     sign_ = L::SetBits(sign);
-    keep_ = L::SetBits(kUnderflow ? exponent : exponent | sign);
-    // With kUnderflow 1.5 times as much is added, so that it need not have the sum's sign.
-    shift_ = L::SetBits((drop << L::kMantissaBits) |
-                        (kUnderflow ? Bits{1} << (L::kMantissaBits - 1) : Bits{0}));
+    exponent_ = L::SetBits(exponent);
+    Bits shift = drop << L::kMantissaBits;
+    if (kMethod == NearestMethod::kRaised) shift += Bits{1} << spec.mantissa_bits;
+    // 1.5 times as much is added, so that it need not have the sum's sign.
+    if (kUnderflow) shift += Bits{1} << (L::kMantissaBits - 1);
+    shift_ = L::SetBits(shift);
     scale_ = L::SetBits((static_cast<Bits>(L::kMantissaBits == 23 ? 127 : 1023) + drop)
                         << L::kMantissaBits);
     lowest_ = L::Set(PowerOfTwo(FloatMinExponent(AccumulatorFormat(spec))));
   }
 
   template <int kIndex>
-  V Round(V s, V a, V b, State&, V&) const {
+  V Round(V s, V a, V b, State&, Doubt&) const {
     V t;
     if constexpr (kToOdd) {
       t = L::FmaToOdd(a, b, s);
     } else {
       t = L::Fma(a, b, s);
     }
-    if constexpr (kMethod == NearestMethod::kScaled) {
-#if defined(__AVX2__)
-      // Zen has as many multipliers as adders: some sums take the former.
-      if constexpr (kIndex % 4 == 0) {
-        return L::ProductMinus(t, scale_, L::ProductMinus(t, scale_, t));
-      }
-#endif
-      const V y = L::AddBits(t, shift_);
-      return L::Sub(y, L::Sub(y, t));
-    }
-    V big = L::And(t, keep_);
     if constexpr (kUnderflow) {
-      big = L::AddBits(L::Max(big, lowest_), shift_);
+      const V big = L::AddBits(L::Max(L::And(t, exponent_), lowest_), shift_);
       const V rounded = L::OrAnd(L::Sub(L::Add(t, big), big), t, sign_);
       if constexpr (kMasked) return L::IfNan(t, s, rounded);
       return rounded;
     }
-#if defined(__AVX512F__)
-    constexpr bool kMultiplies = kIndex % 5 < 3;
-#elif defined(__AVX2__)
-    constexpr bool kMultiplies = true;
-#else
-    constexpr bool kMultiplies = false;
-#endif
-    if constexpr (kMultiplies) {
-      return L::SubtractProduct(big, scale_, L::Fma(big, scale_, t));
+#if defined(__AVX2__)
+    // Zen has as many multipliers as adders: some sums take the former.
+    if constexpr (kMethod == NearestMethod::kScaled && kIndex % 4 == 0) {
+      return L::ProductMinus(t, scale_, L::ProductMinus(t, scale_, t));
     }
-    big = L::AddBits(big, shift_);
-    return L::Sub(L::Add(t, big), big);
+#endif
+    const V y = L::AddBits(t, shift_);
+    return L::Sub(y, L::Sub(y, t));
   }
 
-  // Round of two sums.
-  void RoundPair(V& s0, V& s1, V a0, V a1, V b, V&) const {
+  // Round of two sums. An integer addition might take an adder's turn: a product takes none.
+  void RoundPair(V& s0, V& s1, V a0, V a1, V b, Doubt&) const {
     const V t0 = L::Fma(a0, b, s0), t1 = L::Fma(a1, b, s1);
-    const V y0 = L::AddBits(t0, shift_), y1 = L::AddBits(t1, shift_);
+    const auto scaled = [this](V t) {
+      if constexpr (kMethod == NearestMethod::kScaled) return L::Product(t, scale_);
+      return L::AddBits(t, shift_);
+    };
+    const V y0 = scaled(t0), y1 = scaled(t1);
     const V above0 = L::Sub(y0, t0), above1 = L::Sub(y1, t1);
     s0 = L::Sub(y0, above0);
     s1 = L::Sub(y1, above1);
   }
 
  private:
-  V keep_, shift_, scale_, lowest_, sign_;
+  V exponent_, shift_, scale_, lowest_, sign_;
 };
 
 // Steps for sums that may lie below the lowest normal binade.
@@ -164,63 +162,88 @@ struct NearestChunkStep {
       wide;
 };
 
+// Whether one of many sums t, before they were rounded to m bits, was a tie; and, with kLow,
+// whether one but 0 was below the lowest normal binade. Tie: its bits below the last place, shifted
+// to the top, are the least signed integer. Low: so is 2 t, of t's bits without the sign, less one
+// and with the top bit flipped, or little more.
+template <typename L, bool kLow>
+struct Suspicions {
+  using V = typename L::Vector;
+  using Bits = typename L::Bits;
+  struct Doubt {
+    V tie, low;
+  };
+
+  explicit Suspicions(const AccumulatorSpec& spec)
+      : shift_(kSize - L::kMantissaBits + spec.mantissa_bits) {
+    const int lowest = FloatMinExponent(AccumulatorFormat(spec));
+    const Bits exponent = static_cast<Bits>(lowest + (kSize == 64 ? 1023 : 127));
+    most_ = L::SetBits(kLeast - 1);
+    tie_ = L::SetBits(kLeast + (Bits{1} << (kSize == 64 ? 32 : 0)));
+    low_ = L::SetBits((exponent << (L::kMantissaBits + 1)) + kLeast);
+  }
+  Doubt None() const { return {most_, most_}; }
+  void Look(V t, Doubt& doubt) const {
+    doubt.tie = L::MinBits(doubt.tie, L::ShiftLeft(t, shift_));
+    if constexpr (kLow) {
+      doubt.low = L::MinBits(doubt.low, L::AddBits(L::AddBits(t, t), most_));
+    }
+  }
+  bool Any(const Doubt& doubt) const {
+    return L::AnyLess(doubt.tie, tie_) || (kLow && L::AnyLess(doubt.low, low_));
+  }
+
+ private:
+  static constexpr int kSize = 8 * sizeof(Bits);
+  static constexpr Bits kLeast = Bits{1} << (kSize - 1);  // as a signed integer
+  int shift_;
+  V most_, tie_, low_;
+};
+
 // Any operands, in lanes of float64: one FMA instead of a sum to odd, which differs only where the
-// FMA landed on a tie. With kUnderflow also where a sum below the lowest normal binade kept more
-// bits than the format has there, which adding and subtracting 1.5 times 2^52 of its smallest
-// quanta shows. (Such sums may be -0, and stay so here.)
+// FMA landed on a tie. With kUnderflow sums below the lowest normal binade, which have fewer bits,
+// are in doubt too.
 template <bool kUnderflow>
 struct GuessOddStep {
   using Lanes = DoubleLanes;
   using V = Lanes::Vector;
   using State = NoState;
+  using Suspects = Suspicions<Lanes, kUnderflow>;
+  using Doubt = typename Suspects::Doubt;
   using Careful =
       NearestStep<Lanes, kUnderflow ? NearestMethod::kUnderflow : NearestMethod::kScaled, true>;
   using Chunk = typename Careful::Chunk;
   static constexpr int kGuesses = 32;
-  static constexpr bool kPairs = false;
-  static constexpr bool kTowardZero = false;
+  static constexpr bool kPairs = false, kTowardZero = false;
 
-  explicit GuessOddStep(const AccumulatorSpec& spec) {
-    const int drop = Lanes::kMantissaBits - spec.mantissa_bits;
-    const int lowest = FloatMinExponent(AccumulatorFormat(spec)) - spec.mantissa_bits;
-    scale_ = Lanes::Set(FromBits<double>(static_cast<uint64_t>(1023 + drop) << 52));
-    below_ = Lanes::SetBits((uint64_t{1} << drop) - 1);
-    half_ = Lanes::SetBits(uint64_t{1} << (drop - 1));
-    grid_ = Lanes::Set(1.5 * FromBits<double>(static_cast<uint64_t>(1023 + 52 + lowest) << 52));
+  explicit GuessOddStep(const AccumulatorSpec& spec) : suspects_(spec) {
+    scale_ = Lanes::Set(PowerOfTwo(Lanes::kMantissaBits - spec.mantissa_bits));
   }
-
   template <int kIndex>
-  V Round(V s, V a, V b, State&, V& doubt) const {
+  V Round(V s, V a, V b, State&, Doubt& doubt) const {
     const V t = Lanes::Fma(a, b, s);
-    doubt = Lanes::Or(doubt, Lanes::EqualBits(Lanes::And(t, below_), half_));
-    const V rounded = Lanes::ProductMinus(t, scale_, Lanes::ProductMinus(t, scale_, t));
-    if constexpr (kUnderflow) {
-      const V on_grid = Lanes::Sub(Lanes::Add(rounded, grid_), grid_);
-      doubt = Lanes::Or(doubt, Lanes::Xor(rounded, on_grid));
-    }
-    return rounded;
+    suspects_.Look(t, doubt);
+    return Lanes::ProductMinus(t, scale_, Lanes::ProductMinus(t, scale_, t));
   }
-  bool IsInDoubt(V doubt) const { return Lanes::AnyBit(doubt); }
+  Doubt None() const { return suspects_.None(); }
+  bool IsInDoubt(const Doubt& doubt) const { return suspects_.Any(doubt); }
 
  private:
-  V scale_, below_, half_, grid_;
+  V scale_;
+  Suspects suspects_;
 };
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
 // Sums in lanes of float32 by a step of float64, half of them at a time.
 template <bool kUnderflow>
-struct HalvesStep {
+struct HalvesStep : SureStep {
   using Lanes = FloatLanes;
   using V = Lanes::Vector;
-  using State = NoState;
   using Half = typename GuessOddStep<kUnderflow>::Careful;
-  static constexpr int kGuesses = 0;
-  static constexpr bool kPairs = false;
   explicit HalvesStep(const AccumulatorSpec& spec) : half(spec) {}
   template <int kIndex>
-  V Round(V s, V a, V b, State& state, V&) const {
+  V Round(V s, V a, V b, State& state, Doubt& none) const {
     using D = DoubleLanes;
-    D::Vector none = D::Set(0);
     return D::Join(half.template Round<0>(D::Low(s), D::Low(a), D::Low(b), state, none),
                    half.template Round<0>(D::High(s), D::High(a), D::High(b), state, none));
   }
@@ -228,83 +251,61 @@ struct HalvesStep {
 };
 
 // As GuessOddStep, in lanes of float32 and where AllowsScaled does: one FMA in 2^(23 - m) lands on
-// a tie by chance. With kUnderflow any sum but 0 below the lowest normal binade is in doubt: -2 t,
-// of t's bits without the sign, is large as an unsigned integer where t is small, and 0 where it is
-// 0.
+// a tie by chance.
 template <bool kUnderflow>
 struct GuessFloatStep {
   using Lanes = FloatLanes;
   using V = Lanes::Vector;
   using State = NoState;
+  using Suspects = Suspicions<Lanes, kUnderflow>;
+  using Doubt = typename Suspects::Doubt;
   using Careful = HalvesStep<kUnderflow>;
   using Chunk = std::conditional_t<kUnderflow, NearestChunkStep<true>,
                                    ChunkStep<NearestStep<Lanes, NearestMethod::kScaled, false>>>;
   static constexpr int kGuesses = 8;
-  static constexpr bool kPairs = true;
-  static constexpr bool kTowardZero = false;
+  static constexpr bool kPairs = true, kTowardZero = false;
 
-  explicit GuessFloatStep(const AccumulatorSpec& spec) {
-    const uint32_t drop = static_cast<uint32_t>(Lanes::kMantissaBits - spec.mantissa_bits);
-    const float lowest = PowerOfTwo(FloatMinExponent(AccumulatorFormat(spec)));
-    scale_ = Lanes::SetBits((127 + drop) << 23);
-    below_ = Lanes::SetBits((1u << drop) - 1);
-    half_ = Lanes::SetBits(1u << (drop - 1));
-    limit_ = Lanes::SetBits(1 - 2 * ToBits<float>(lowest));
+  explicit GuessFloatStep(const AccumulatorSpec& spec) : suspects_(spec) {
+    scale_ = Lanes::Set(PowerOfTwo(Lanes::kMantissaBits - spec.mantissa_bits));
   }
-
-  void RoundPair(V& s0, V& s1, V a0, V a1, V b, V& doubt) const {
+  void RoundPair(V& s0, V& s1, V a0, V a1, V b, Doubt& doubt) const {
     using L = Lanes;
     const V t0 = L::Fma(a0, b, s0), t1 = L::Fma(a1, b, s1);
     const V above0 = L::ProductMinus(t0, scale_, t0), above1 = L::ProductMinus(t1, scale_, t1);
-    const V tie0 = L::EqualBits(L::And(t0, below_), half_);
-    const V tie1 = L::EqualBits(L::And(t1, below_), half_);
+    suspects_.Look(t0, doubt);
+    suspects_.Look(t1, doubt);
     s0 = L::ProductMinus(t0, scale_, above0);
     s1 = L::ProductMinus(t1, scale_, above1);
-    if constexpr (kUnderflow) {
-      const V small0 = L::SubBits(L::Set(0), L::AddBits(t0, t0));
-      const V small1 = L::SubBits(L::Set(0), L::AddBits(t1, t1));
-      doubt = L::MaxBits(doubt, L::MaxBits(L::Or(small0, tie0), L::Or(small1, tie1)));
-    } else {
-      doubt = L::Or(doubt, L::Or(tie0, tie1));
-    }
   }
-  bool IsInDoubt(V doubt) const {
-    if constexpr (!kUnderflow) return Lanes::AnyBit(doubt);
-    return Lanes::AnyBit(Lanes::EqualBits(Lanes::MaxBits(doubt, limit_), doubt));
-  }
+  Doubt None() const { return suspects_.None(); }
+  bool IsInDoubt(const Doubt& doubt) const { return suspects_.Any(doubt); }
 
  private:
-  V scale_, below_, half_, limit_;
+  V scale_;
+  Suspects suspects_;
 };
 #endif
 
 // m = 23: float32 itself.
-struct FmaStep {
+struct FmaStep : SureStep {
   using Lanes = FloatLanes;
   using V = FloatLanes::Vector;
-  using State = NoState;
   using Careful = FmaStep;
   using Chunk = ChunkStep<FmaStep>;
-  static constexpr int kGuesses = 0;
-  static constexpr bool kPairs = false;
-  static constexpr bool kTowardZero = false;
   explicit FmaStep(const AccumulatorSpec&) {}
   template <int kIndex>
-  V Round(V s, V a, V b, State&, V&) const {
+  V Round(V s, V a, V b, State&, Doubt&) const {
     return FloatLanes::Fma(a, b, s);
   }
 };
 
 // Runs with the rounding mode toward zero: cutting what was cut already is cutting once.
 template <bool kUnderflow, bool kMasked = false>
-struct TruncateStep {
+struct TruncateStep : SureStep {
   using Lanes = FloatLanes;
   using V = FloatLanes::Vector;
-  using State = NoState;
   using Careful = TruncateStep;
   using Chunk = ChunkStep<TruncateStep>;
-  static constexpr int kGuesses = 0;
-  static constexpr bool kPairs = false;
   static constexpr bool kTowardZero = true;
 
   explicit TruncateStep(const AccumulatorSpec& spec) {
@@ -318,7 +319,7 @@ struct TruncateStep {
   }
 
   template <int kIndex>
-  V Round(V s, V a, V b, State&, V&) const {
+  V Round(V s, V a, V b, State&, Doubt&) const {
     const V t = Lanes::Fma(a, b, s);
     const V cut = Lanes::And(t, keep_);
     if constexpr (!kUnderflow) return cut;
@@ -341,14 +342,16 @@ enum class StochasticBits { kMore, kAsMany, kFewer };
 // last place. If these are fewer than the random bits, what is cut of both matters only where the
 // sum of what is left is all ones below the last place: those vectors are done again, exactly.
 template <StochasticBits kBits, bool kGuess = false>
-struct StochasticStep {
+struct StochasticStep : SureStep {
   using Lanes = FloatLanes;
   using V = FloatLanes::Vector;
   using State = RandomState;
+  struct Doubt {
+    V most;
+  };
   using Careful = StochasticStep<kBits>;
   using Chunk = ChunkStep<Careful>;
   static constexpr int kGuesses = kGuess ? 16 : 0;
-  static constexpr bool kPairs = false;
   static constexpr bool kTowardZero = true;
   static constexpr int kLanes = Lanes::kLanes;
 
@@ -363,7 +366,7 @@ struct StochasticStep {
   }
 
   template <int kIndex>
-  V Round(V s, V a, V b, State& state, V& doubt) const {
+  V Round(V s, V a, V b, State& state, Doubt& doubt) const {
     V x = state.x;
     x = Lanes::Xor(x, Lanes::ShiftLeft(x, 13));
     x = Lanes::Xor(x, Lanes::ShiftRight(x, 17));
@@ -373,7 +376,7 @@ struct StochasticStep {
     const V r = Lanes::ShiftRightBy(x, shift_);
     const V sum = Lanes::AddBits(Lanes::Fma(a, b, s), r);
     if constexpr (kGuess) {
-      doubt = Lanes::MaxBits(doubt, Lanes::Or(sum, keep_));
+      doubt.most = Lanes::MaxBits(doubt.most, Lanes::Or(sum, keep_));
     } else if constexpr (kBits == StochasticBits::kFewer) {
       if (__builtin_expect(Lanes::AnyZeroBits(Lanes::AddBits(sum, one_), low_), 0)) {
         return Exactly(s, a, b, x);
@@ -381,8 +384,9 @@ struct StochasticStep {
     }
     return Lanes::And(sum, keep_);
   }
-  bool IsInDoubt(V doubt) const {
-    return Lanes::AnyZeroBits(Lanes::AddBits(doubt, one_), Lanes::SetBits(~0u));
+  Doubt None() const { return {Lanes::Set(0)}; }
+  bool IsInDoubt(const Doubt& doubt) const {
+    return Lanes::AnyZeroBits(Lanes::AddBits(doubt.most, one_), Lanes::SetBits(~0u));
   }
 
  private:

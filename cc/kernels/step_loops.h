@@ -107,7 +107,8 @@ inline bool AddTerms(const Step& step, const Sums& before, Sums& after, const Le
                      const float* b, int64_t count) {
   using L = typename Step::Lanes;
   using V = typename L::Vector;
-  V s[Shape::kSums], doubt = L::Set(0);
+  V s[Shape::kSums];
+  typename Step::Doubt doubt = step.None();
   typename Step::State states[Shape::kSums];
   ForEach<Shape::kSums>([&](auto i) { s[i] = before.s[i], states[i] = before.states[i]; });
   for (int64_t i = 0; i < count; ++i, b += kColumns) {

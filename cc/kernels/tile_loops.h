@@ -99,27 +99,27 @@ inline void RunGuesses(TileTask& tile) {
     return RunSteps<GuessFloatStep<kUnderflow>, StepShape<kRows / 2, 1>, kLayout>(tile);
   }
 #endif
-  RunSteps<GuessOddStep<kUnderflow>, DoubleShape, kLayout>(tile);
+  RunSteps<GuessOddStep<kUnderflow>, GuessOddShape, kLayout>(tile);
 }
 
 // For a choice that TakesAnyLayout.
 template <LeftLayout kLayout>
 inline void RunFastTile(TileTask& tile, const PathChoice& choice) {
-  constexpr NearestMethod kScaled = NearestMethod::kScaled, kExponent = NearestMethod::kExponent;
+  constexpr NearestMethod kScaled = NearestMethod::kScaled, kRaised = NearestMethod::kRaised;
   const int m = tile.accumulator.mantissa_bits;
   constexpr bool kFloatOdd = OddLanes::kMantissaBits == FloatLanes::kMantissaBits;
   switch (choice.path) {
     case AccumulationPath::kNearest:
       return AllowsScaled(FloatLanes::kMantissaBits, m)
                  ? RunSteps<NearestStep<FloatLanes, kScaled, false>, FloatShape, kLayout>(tile)
-                 : RunSteps<NearestStep<FloatLanes, kExponent, false>, FloatShape, kLayout>(tile);
+                 : RunSteps<NearestStep<FloatLanes, kRaised, false>, FloatShape, kLayout>(tile);
     case AccumulationPath::kNearestDouble:
       return RunSteps<NearestStep<DoubleLanes, kScaled, false>, DoubleShape, kLayout>(tile);
     case AccumulationPath::kNearestOdd:
       if constexpr (kFloatOdd) {
         return AllowsScaled(FloatLanes::kMantissaBits, m)
                    ? RunSteps<NearestStep<OddLanes, kScaled, true>, FloatShape, kLayout>(tile)
-                   : RunSteps<NearestStep<OddLanes, kExponent, true>, FloatShape, kLayout>(tile);
+                   : RunSteps<NearestStep<OddLanes, kRaised, true>, FloatShape, kLayout>(tile);
       } else {
         return RunGuesses<false, kLayout>(tile);
       }

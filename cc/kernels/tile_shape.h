@@ -18,6 +18,7 @@ struct StepShape {
   static constexpr int kRows = kCount, kVectors = kWidth, kSums = kCount * kWidth;
 };
 using FloatShape = StepShape<kRows, 1>;
+using GuessOddShape = StepShape<kRows / 2, 2>;  // leaves registers for its doubts
 #if defined(__AVX512F__)
 using OddLanes = FloatLanes;
 using DoubleShape = StepShape<kRows, 2>;
