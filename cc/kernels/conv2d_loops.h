@@ -8,7 +8,7 @@
 #include "cc/kernels/conv2d_pack.h"
 #include "cc/kernels/conv2d_window.h"
 #include "cc/kernels/pack_loops.h"
-#include "cc/kernels/tile_loops.h"
+#include "cc/kernels/tile.h"
 
 LOWPREC_BEGIN_NAMESPACE
 
@@ -263,7 +263,7 @@ inline void MultiplyInPlace(const ConvBlock& block, const LeftPanel* panels, int
       tile->k_begin = 0;
       tile->k_end = tile->k;
       tile->b = RightPanel(block, panels[i].group, j, 0);
-      RunFastTile<LeftLayout::kLanesApart>(*tile, choice);
+      RunTileInPlace(*tile, choice);
       StoreTiles(block, panels[i], j, j + 1, tile);
     }
   }
@@ -300,7 +300,7 @@ inline void AddCopied(const ConvBlock& block, const LeftPanel& panel, int64_t fi
       tile.k_begin = k_begin;
       tile.k_end = k;
       tile.b = RightPanel(block, panel.group, column, k_begin);
-      RunFastTile<LeftLayout::kPacked>(tile, choice);
+      RunTile(tile, choice);
     }
   }
 }

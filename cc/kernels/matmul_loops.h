@@ -4,7 +4,7 @@
 
 #include "cc/kernels/matmul.h"
 #include "cc/kernels/pack_loops.h"
-#include "cc/kernels/tile_loops.h"
+#include "cc/kernels/tile.h"
 
 LOWPREC_BEGIN_NAMESPACE
 

@@ -1,11 +1,10 @@
-// Accumulation of a tile of output elements, compiled once per instruction set.
+// The loops of tile.h, compiled once per instruction set.
 #ifndef TF_LOWPREC_CC_KERNELS_TILE_LOOPS_H_
 #define TF_LOWPREC_CC_KERNELS_TILE_LOOPS_H_
 
 #include "cc/kernels/accumulation_steps.h"
 #include "cc/kernels/step_loops.h"
-#include "cc/kernels/tile_shape.h"
-#include "cc/numerics/accumulate.h"
+#include "cc/kernels/tile.h"
 
 LOWPREC_BEGIN_NAMESPACE
 
@@ -86,11 +85,6 @@ inline void RunExact(TileTask& tile) {
   }
 }
 
-// Whether operands need not be packed: in these paths a term that is left out may be a zero.
-inline bool TakesAnyLayout(const PathChoice& choice) {
-  return choice.path != AccumulationPath::kExact && !choice.may_underflow;
-}
-
 // kNearestOdd where the lanes are too narrow for rounding float32 to odd.
 template <bool kUnderflow, LeftLayout kLayout>
 inline void RunGuesses(TileTask& tile) {
@@ -167,10 +161,13 @@ inline void RunUnderflow(TileTask& tile, const PathChoice& choice) {
   }
 }
 
-// A packed tile.
-inline void RunTile(TileTask& tile, const PathChoice& choice) {
+void RunTile(TileTask& tile, const PathChoice& choice) {
   if (TakesAnyLayout(choice)) return RunFastTile<LeftLayout::kPacked>(tile, choice);
   tile.masked ? RunUnderflow<true>(tile, choice) : RunUnderflow<false>(tile, choice);
+}
+
+void RunTileInPlace(TileTask& tile, const PathChoice& choice) {
+  RunFastTile<LeftLayout::kLanesApart>(tile, choice);
 }
 
 LOWPREC_END_NAMESPACE

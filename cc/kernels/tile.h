@@ -1,0 +1,91 @@
+// The accumulation of a tile of output elements. Every instruction set has a copy of it, in its own
+// namespace: tile_*.cc.
+#ifndef TF_LOWPREC_CC_KERNELS_TILE_H_
+#define TF_LOWPREC_CC_KERNELS_TILE_H_
+
+#include <cstring>
+
+#include "cc/kernels/accumulation_path.h"
+#include "cc/kernels/tile_shape.h"
+#include "cc/numerics/accumulate.h"
+
+LOWPREC_BEGIN_NAMESPACE
+
+// A run of k: its first element lies at `offset` from the lanes' pointers.
+struct TileRun {
+  int64_t offset, k_begin, k_end;
+};
+
+// A tile on its way: some columns of k after others.
+struct TileTask {
+  AccumulatorSpec accumulator;
+  int64_t k = 0;                                 // length of the whole sums
+  const float* a = nullptr;                      // of RunTile: [k_end - k_begin][kRows]
+  const float* b = nullptr;                      // [k_end - k_begin][kColumns]
+  int64_t k_begin = 0, k_end = 0;                // what of k is to be added now
+  const float* const* lanes = nullptr;           // of RunTileInPlace: kRows pointers
+  const TileRun* runs = nullptr;                 // the same: from k_begin to k_end
+  bool masked = false;                           // terms whose a is kLeftOut are left out
+  int rows = kRows, columns = kColumns;          // that the result has of the tile
+  const int32_t* random_bits = nullptr;          // of the tile's first element
+  int64_t row_step = 0;                          // elements from one row of random_bits to the next
+  int64_t steps = 0;                             // values of random_bits for each element
+  alignas(64) float sums[kRows][kColumns];       // partial sums: of the chunk, if there are chunks
+  alignas(64) float totals[kRows][kColumns];     // of chunks
+  alignas(64) uint32_t states[kRows][kColumns];  // of stochastic accumulators
+
+  const float (*Result() const)[kColumns] { return accumulator.chunk > 0 ? totals : sums; }
+};
+
+// The sums before the first step. `element` is the index of the tile's first output element, and
+// row_step that from one row to the next.
+inline void StartTile(TileTask& tile, int64_t element, int64_t row_step, const uint32_t seed[2],
+                      uint64_t stream) {
+  // Not memset, which GCC makes a slow instruction for strings of.
+  for (int row = 0; row < kRows; ++row) {
+    FloatLanes::Store(tile.sums[row], FloatLanes::Set(0));
+    FloatLanes::Store(tile.totals[row], FloatLanes::Set(0));
+  }
+  if (static_cast<Rounding>(tile.accumulator.rounding) != Rounding::kStochastic) return;
+  const PhiloxKey key = {seed[0], seed[1]};
+  for (int row = 0; row < kRows; ++row) {
+    const uint64_t first = static_cast<uint64_t>(element + row * row_step);
+    // Four states at a time.
+    for (int j = -static_cast<int>(first % 4); j < kColumns; j += 4) {
+      const uint64_t block = (first + static_cast<uint64_t>(j)) / 4;
+      const PhiloxWords words =
+          Philox(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+                 static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32), key);
+      for (int i = 0; i < 4; ++i) {
+        if (j + i < 0 || j + i >= kColumns) continue;
+        tile.states[row][j + i] = RandomStateOf(words.w[i]);
+      }
+    }
+  }
+}
+
+// The tile's results, rows `row_step` apart.
+inline void StoreTile(const TileTask& tile, float* to, int64_t row_step) {
+  for (int row = 0; row < tile.rows; ++row, to += row_step) {
+    const float* from = tile.Result()[row];
+    if (tile.columns == kColumns) {  // else memcpy is a call
+      memcpy(to, from, kColumns * sizeof(float));
+    } else {
+      memcpy(to, from, static_cast<size_t>(tile.columns) * sizeof(float));
+    }
+  }
+}
+
+// Whether operands need not be packed: in these paths a term that is left out may be a zero.
+inline bool TakesAnyLayout(const PathChoice& choice) {
+  return choice.path != AccumulationPath::kExact && !choice.may_underflow;
+}
+
+// Adds the terms from k_begin to k_end: of a packed tile, or, for a choice that TakesAnyLayout,
+// with a left operand whose lanes lie apart.
+void RunTile(TileTask& tile, const PathChoice& choice);
+void RunTileInPlace(TileTask& tile, const PathChoice& choice);
+
+LOWPREC_END_NAMESPACE
+
+#endif  // TF_LOWPREC_CC_KERNELS_TILE_H_

@@ -1,0 +1,2 @@
+#define LOWPREC_ISA avx512
+#include "cc/kernels/tile_loops.h"

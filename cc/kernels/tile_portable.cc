@@ -1,0 +1,1 @@
+#include "cc/kernels/tile_loops.h"
