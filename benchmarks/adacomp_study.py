@@ -10,7 +10,8 @@ adacomp_study.png are made of all runs that are finished.
 
 Learners are virtual (lp.distribute.VirtualLearners) and share one batch, so that dense gradients
 have the same mean for any number of learners, up to rounding: they are trained with 1 (and once
-with 8, to see that). 32 and 128 learners train for fewer epochs, beside a dense run as long.
+with 8, to see that). 32 and 128 learners train for fewer epochs, and two networks for three times
+as many too, each beside a dense run as long.
 
 Methods: dense; adacomp (plain packets are sent; with at most 8 learners the same gradients are
 entropy-coded too, to measure those packets: the training would be the same to the bit); top_k
@@ -136,7 +137,7 @@ class Network:
     shape: tuple
     epochs: int
     rate: float  # of SGD with momentum 0.9
-    many: tuple = ()  # (learners, epochs) beyond 8
+    others: tuple = ()  # (learners, epochs) of more runs, each beside a dense one
     adam: bool = False  # whether it is trained with Adam too
     dtype: str = "float32"
 
@@ -158,9 +159,9 @@ NETWORKS = {
     "mnist_cnn": Network(
         mnist_cnn, images(lp.datasets.mnist), (28, 28, 1), 3, 0.05, ((32, 2), (128, 1))
     ),
-    "cifar10_cnn": Network(cifar10_cnn, CIFAR, (32, 32, 3), 5, 0.01),
+    "cifar10_cnn": Network(cifar10_cnn, CIFAR, (32, 32, 3), 5, 0.01, ((8, 15),)),
     "resnet": Network(resnet, CIFAR, (32, 32, 3), 2, 0.05),
-    "char_lstm": Network(char_lstm, text, (CONTEXT,), 3, 1.0, dtype="int32"),
+    "char_lstm": Network(char_lstm, text, (CONTEXT,), 3, 1.0, ((8, 9),), dtype="int32"),
     "speech_dnn": Network(speech_dnn, spoken_digits, (32, 40), 10, 0.02, adam=True),
 }
 BATCH = 128
@@ -172,16 +173,16 @@ class Run:
     method: str
     learners: int
     optimizer: str = "sgd"
-    shortened: int = 0  # to so many epochs; 0: the network's
+    length: int = 0  # in epochs; 0: the network's
 
     @property
     def epochs(self):
-        return self.shortened or NETWORKS[self.network].epochs
+        return self.length or NETWORKS[self.network].epochs
 
     def __str__(self):
         name = f"{self.network}-{self.method}-{self.learners}"
         name += f"-{self.optimizer}" if self.optimizer != "sgd" else ""
-        return name + (f"-{self.shortened}epochs" if self.shortened else "")
+        return name + (f"-{self.length}epochs" if self.length else "")
 
 
 def all_runs():
@@ -193,9 +194,9 @@ def all_runs():
             runs += [Run(name, "dense", 1, "adam"), Run(name, "adacomp", 8, "adam")]
     runs.append(Run("mnist_dnn", "dense", 8))
     for name, network in NETWORKS.items():
-        for learners, epochs in network.many:
-            runs.append(Run(name, "dense", 1, shortened=epochs))
-            runs.append(Run(name, "adacomp", learners, shortened=epochs))
+        for learners, epochs in network.others:
+            runs.append(Run(name, "dense", 1, length=epochs))
+            runs.append(Run(name, "adacomp", learners, length=epochs))
     return runs
 
 
