@@ -153,8 +153,10 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
       if constexpr (kRandom) state.x = L::LoadBits(&tile.states[row][column]);
     });
     const TileRun* run = tile.runs;
+    int64_t chunk_end = chunk > 0 ? tile.k_begin - tile.k_begin % chunk : tile.k_begin;
     for (int64_t k = tile.k_begin; k < tile.k_end;) {
-      const int64_t end = chunk > 0 ? Min(k - k % chunk + chunk, tile.k_end) : tile.k_end;
+      chunk_end += chunk > 0 ? chunk : tile.k_end - chunk_end;
+      const int64_t end = Min(chunk_end, tile.k_end);
       while (k < end) {
         const float* b = tile.b + (k - tile.k_begin) * kColumns;
         if constexpr (kLayout == LeftLayout::kPacked) {
@@ -174,7 +176,7 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
           if (k == run->k_end) ++run;
         }
       }
-      if (chunk <= 0 || (end % chunk != 0 && end != tile.k)) continue;
+      if (chunk <= 0 || (end != chunk_end && end != tile.k)) continue;
       // totals <- round(totals + sums).
       for_each_sum([&](auto& sum, auto& state, int row, int column) {
         chunk_step.Add(&tile.totals[row][column], sum, state);
