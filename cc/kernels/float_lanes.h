@@ -275,7 +275,7 @@ struct PortableLanes {
     return any != 0;
   }
   static Vector AddBits(Vector a, Vector b) {
-    return reinterpret_cast<Vector>(reinterpret_cast<Integers>(a) + reinterpret_cast<Integers>(b));
+    return reinterpret_cast<Vector>(reinterpret_cast<Unsigned>(a) + reinterpret_cast<Unsigned>(b));
   }
   static Vector OrAnd(Vector a, Vector b, Vector c) {
     return reinterpret_cast<Vector>(
