@@ -47,8 +47,9 @@ class Network:
         rng = np.random.default_rng(0)
         images = rng.random((self.batch * steps, *self.image), np.float32)
         labels = rng.integers(0, 10, self.batch * steps)
+        data = measure.dataset(images, labels, self.batch)
         model = self.models[name]()
-        return lambda: model.fit(images, labels, batch_size=self.batch, shuffle=False, verbose=0)
+        return lambda: model.fit(data, verbose=0)
 
 
 def compiled(model, optimizer):

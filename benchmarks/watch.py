@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 
+import _measure as measure
 import numpy as np
 import tensorflow as tf
 
@@ -18,7 +19,7 @@ import tf_lowprec as lp
 
 def train(model, data, epochs, callbacks):
     start = time.perf_counter()
-    model.fit(*data, batch_size=128, epochs=epochs, verbose=0, callbacks=callbacks)
+    model.fit(data, epochs=epochs, verbose=0, callbacks=callbacks)
     return time.perf_counter() - start
 
 
@@ -28,7 +29,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     rng = np.random.default_rng(0)
-    data = rng.normal(size=(12800, 784)).astype(np.float32), rng.integers(0, 10, 12800)
+    x, y = rng.normal(size=(12800, 784)).astype(np.float32), rng.integers(0, 10, 12800)
+    data = measure.dataset(x, y, 128)
     policy = lp.Policy.fp8(9, chunk=64)
     model = tf.keras.Sequential(
         [
@@ -39,7 +41,7 @@ def main():
         ]
     )
     model.compile("sgd", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    sample = data[0][:32], data[1][:32]
+    sample = x[:32], y[:32]
     train(model, data, 1, [lp.Watch(sample, every=50)])
     plain, watched, observations = [], [], 0
     for _ in range(options.rounds):

@@ -91,8 +91,6 @@ struct DoubleLanes {
   static Vector Sub(Vector a, Vector b) { return _mm512_sub_pd(a, b); }
   static Vector Max(Vector a, Vector b) { return _mm512_max_pd(a, b); }
   static Vector And(Vector a, Vector b) { return _mm512_and_pd(a, b); }
-  static Vector Or(Vector a, Vector b) { return _mm512_or_pd(a, b); }
-  static Vector Xor(Vector a, Vector b) { return _mm512_xor_pd(a, b); }
   static Vector AddBits(Vector a, Vector b) {
     return _mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(a), _mm512_castpd_si512(b)));
   }
@@ -195,8 +193,6 @@ struct DoubleLanes {
   static Vector Sub(Vector a, Vector b) { return _mm256_sub_pd(a, b); }
   static Vector Max(Vector a, Vector b) { return _mm256_max_pd(a, b); }
   static Vector And(Vector a, Vector b) { return _mm256_and_pd(a, b); }
-  static Vector Or(Vector a, Vector b) { return _mm256_or_pd(a, b); }
-  static Vector Xor(Vector a, Vector b) { return _mm256_xor_pd(a, b); }
   static Vector ShiftLeft(Vector a, int count) {
     return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a), count));
   }
