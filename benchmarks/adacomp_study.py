@@ -415,7 +415,7 @@ def plot(records, path):
         axes.set_ylabel("test error, %")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(bottom=0)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, ncols=2 if len(axes.lines) > 6 else 1)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
