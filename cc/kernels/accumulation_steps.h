@@ -162,23 +162,26 @@ struct NearestChunkStep {
       wide;
 };
 
-// Whether one of many sums t, before they were rounded to m bits, was a tie; and, with kLow,
-// whether one but 0 was below the lowest normal binade. Tie: its bits below the last place, shifted
-// to the top, are the least signed integer. Low: so is 2 t, of t's bits without the sign, less one
-// and with the top bit flipped, or little more.
+// What steps have in common that guess from a sum t rounded to the lanes' bits. In doubt is whether
+// any t was a tie of m bits; and, with kLow, whether any but 0 was below the lowest normal binade.
+// Tie: its bits below the last place, shifted to the top, are the least signed integer. Low: so is
+// 2 t, of t's bits without the sign, less one and with the top bit flipped, or little more.
 template <typename L, bool kLow>
-struct Suspicions {
+struct GuessStep : SureStep {
+  using Lanes = L;
   using V = typename L::Vector;
   using Bits = typename L::Bits;
   struct Doubt {
     V tie, low;
   };
 
-  explicit Suspicions(const AccumulatorSpec& spec)
+  explicit GuessStep(const AccumulatorSpec& spec)
       : shift_(kSize - L::kMantissaBits + spec.mantissa_bits) {
     const int lowest = FloatMinExponent(AccumulatorFormat(spec));
     const Bits exponent = static_cast<Bits>(lowest + (kSize == 64 ? 1023 : 127));
+    scale_ = L::Set(PowerOfTwo(L::kMantissaBits - spec.mantissa_bits));
     most_ = L::SetBits(kLeast - 1);
+    // Of float64 the high half alone may count.
     tie_ = L::SetBits(kLeast + (Bits{1} << (kSize == 64 ? 32 : 0)));
     low_ = L::SetBits((exponent << (L::kMantissaBits + 1)) + kLeast);
   }
@@ -189,7 +192,7 @@ struct Suspicions {
       doubt.low = L::MinBits(doubt.low, L::AddBits(L::AddBits(t, t), most_));
     }
   }
-  bool Any(const Doubt& doubt) const {
+  bool IsInDoubt(const Doubt& doubt) const {
     return L::AnyLess(doubt.tie, tie_) || (kLow && L::AnyLess(doubt.low, low_));
   }
 
@@ -198,39 +201,31 @@ struct Suspicions {
   static constexpr Bits kLeast = Bits{1} << (kSize - 1);  // as a signed integer
   int shift_;
   V most_, tie_, low_;
+
+ protected:
+  V scale_;
 };
 
 // Any operands, in lanes of float64: one FMA instead of a sum to odd, which differs only where the
 // FMA landed on a tie. With kUnderflow sums below the lowest normal binade, which have fewer bits,
 // are in doubt too.
 template <bool kUnderflow>
-struct GuessOddStep {
-  using Lanes = DoubleLanes;
-  using V = Lanes::Vector;
-  using State = NoState;
-  using Suspects = Suspicions<Lanes, kUnderflow>;
-  using Doubt = typename Suspects::Doubt;
+struct GuessOddStep : GuessStep<DoubleLanes, kUnderflow> {
+  using Base = GuessStep<DoubleLanes, kUnderflow>;
+  using Base::Base;
+  using L = DoubleLanes;
+  using V = L::Vector;
   using Careful =
-      NearestStep<Lanes, kUnderflow ? NearestMethod::kUnderflow : NearestMethod::kScaled, true>;
+      NearestStep<L, kUnderflow ? NearestMethod::kUnderflow : NearestMethod::kScaled, true>;
   using Chunk = typename Careful::Chunk;
   static constexpr int kGuesses = 32;
-  static constexpr bool kPairs = false, kTowardZero = false;
 
-  explicit GuessOddStep(const AccumulatorSpec& spec) : suspects_(spec) {
-    scale_ = Lanes::Set(PowerOfTwo(Lanes::kMantissaBits - spec.mantissa_bits));
-  }
   template <int kIndex>
-  V Round(V s, V a, V b, State&, Doubt& doubt) const {
-    const V t = Lanes::Fma(a, b, s);
-    suspects_.Look(t, doubt);
-    return Lanes::ProductMinus(t, scale_, Lanes::ProductMinus(t, scale_, t));
+  V Round(V s, V a, V b, NoState&, typename Base::Doubt& doubt) const {
+    const V t = L::Fma(a, b, s);
+    this->Look(t, doubt);
+    return L::ProductMinus(t, this->scale_, L::ProductMinus(t, this->scale_, t));
   }
-  Doubt None() const { return suspects_.None(); }
-  bool IsInDoubt(const Doubt& doubt) const { return suspects_.Any(doubt); }
-
- private:
-  V scale_;
-  Suspects suspects_;
 };
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
@@ -253,36 +248,26 @@ struct HalvesStep : SureStep {
 // As GuessOddStep, in lanes of float32 and where AllowsScaled does: one FMA in 2^(23 - m) lands on
 // a tie by chance.
 template <bool kUnderflow>
-struct GuessFloatStep {
-  using Lanes = FloatLanes;
-  using V = Lanes::Vector;
-  using State = NoState;
-  using Suspects = Suspicions<Lanes, kUnderflow>;
-  using Doubt = typename Suspects::Doubt;
+struct GuessFloatStep : GuessStep<FloatLanes, kUnderflow> {
+  using Base = GuessStep<FloatLanes, kUnderflow>;
+  using Base::Base;
+  using L = FloatLanes;
+  using V = L::Vector;
   using Careful = HalvesStep<kUnderflow>;
   using Chunk = std::conditional_t<kUnderflow, NearestChunkStep<true>,
-                                   ChunkStep<NearestStep<Lanes, NearestMethod::kScaled, false>>>;
+                                   ChunkStep<NearestStep<L, NearestMethod::kScaled, false>>>;
   static constexpr int kGuesses = 8;
-  static constexpr bool kPairs = true, kTowardZero = false;
+  static constexpr bool kPairs = true;
 
-  explicit GuessFloatStep(const AccumulatorSpec& spec) : suspects_(spec) {
-    scale_ = Lanes::Set(PowerOfTwo(Lanes::kMantissaBits - spec.mantissa_bits));
-  }
-  void RoundPair(V& s0, V& s1, V a0, V a1, V b, Doubt& doubt) const {
-    using L = Lanes;
+  void RoundPair(V& s0, V& s1, V a0, V a1, V b, typename Base::Doubt& doubt) const {
+    const V scale = this->scale_;
     const V t0 = L::Fma(a0, b, s0), t1 = L::Fma(a1, b, s1);
-    const V above0 = L::ProductMinus(t0, scale_, t0), above1 = L::ProductMinus(t1, scale_, t1);
-    suspects_.Look(t0, doubt);
-    suspects_.Look(t1, doubt);
-    s0 = L::ProductMinus(t0, scale_, above0);
-    s1 = L::ProductMinus(t1, scale_, above1);
+    const V above0 = L::ProductMinus(t0, scale, t0), above1 = L::ProductMinus(t1, scale, t1);
+    this->Look(t0, doubt);
+    this->Look(t1, doubt);
+    s0 = L::ProductMinus(t0, scale, above0);
+    s1 = L::ProductMinus(t1, scale, above1);
   }
-  Doubt None() const { return suspects_.None(); }
-  bool IsInDoubt(const Doubt& doubt) const { return suspects_.Any(doubt); }
-
- private:
-  V scale_;
-  Suspects suspects_;
 };
 #endif
 
