@@ -6,7 +6,6 @@
 #include <immintrin.h>
 #endif
 
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -20,14 +19,10 @@ LOWPREC_BEGIN_NAMESPACE
 
 struct BinLanes {
   static constexpr int kLanes = 16;
-  using Mask = __mmask16;
   using Vector = __m512;
   using Integers = __m512i;
-  static Mask Tail(int64_t left) { return static_cast<Mask>((1u << left) - 1); }
   static Vector Load(const float* p) { return _mm512_loadu_ps(p); }
-  static Vector Load(const float* p, Mask m) { return _mm512_maskz_loadu_ps(m, p); }
   static void Store(float* p, Vector v) { _mm512_storeu_ps(p, v); }
-  static void Store(float* p, Mask m, Vector v) { _mm512_mask_storeu_ps(p, m, v); }
   static Vector Set(float x) { return _mm512_set1_ps(x); }
   static Vector Add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
   static Vector Fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
@@ -38,20 +33,15 @@ struct BinLanes {
   static Integers Max(Integers a, Integers b) { return _mm512_max_epu32(a, b); }
   static uint32_t Highest(Integers a) { return _mm512_reduce_max_epu32(a); }
   static Integers SetBits(uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
-  // Lanes whose |h| is at least `least` and whose g is not 0.
-  static uint32_t Selected(Vector g, Vector h, Integers least) {
-    return _mm512_mask_test_epi32_mask(_mm512_cmpge_epu32_mask(Magnitude(h), least),
-                                       _mm512_castps_si512(g), _mm512_set1_epi32(0x7FFFFFFF));
+  // Lanes whose magnitude is above `bound`, as bits.
+  static uint64_t Above(Vector v, Integers bound) {
+    return _mm512_cmpgt_epu32_mask(Magnitude(v), bound);
   }
-  // Appends the codes of the selected lanes, of 16 from `index` on; writes up to 16 codes.
-  static uint16_t* Append(uint32_t selected, Vector g, int64_t index, uint16_t* codes) {
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i at = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int>(index)));
-    const __m512i sign = _mm512_slli_epi32(_mm512_srli_epi32(_mm512_castps_si512(g), 31), 14);
-    const __m512i code =
-        _mm512_maskz_compress_epi32(static_cast<Mask>(selected), _mm512_or_epi32(at, sign));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), _mm512_cvtepi32_epi16(code));
-    return codes + __builtin_popcount(selected);
+  // The same of 64 elements: of the vectors at(0), at(16) and so on.
+  template <typename At>
+  static uint64_t AboveOf64(At at, Integers bound) {
+    return Above(at(0), bound) | Above(at(16), bound) << 16 | Above(at(32), bound) << 32 |
+           Above(at(48), bound) << 48;
   }
 };
 
@@ -59,17 +49,10 @@ struct BinLanes {
 
 struct BinLanes {
   static constexpr int kLanes = 8;
-  using Mask = __m256i;
   using Vector = __m256;
   using Integers = __m256i;
-  static Mask Tail(int64_t left) {
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(left)), lanes);
-  }
   static Vector Load(const float* p) { return _mm256_loadu_ps(p); }
-  static Vector Load(const float* p, Mask m) { return _mm256_maskload_ps(p, m); }
   static void Store(float* p, Vector v) { _mm256_storeu_ps(p, v); }
-  static void Store(float* p, Mask m, Vector v) { _mm256_maskstore_ps(p, m, v); }
   static Vector Set(float x) { return _mm256_set1_ps(x); }
   static Vector Add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
   static Vector Fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
@@ -85,14 +68,30 @@ struct BinLanes {
     return static_cast<uint32_t>(_mm_cvtsi128_si32(m));
   }
   static Integers SetBits(uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
-  static uint32_t Selected(Vector g, Vector h, Integers least) {
-    // Magnitudes are below 2^31: signed comparisons serve.
-    const __m256i below = _mm256_cmpgt_epi32(least, Magnitude(h));
-    const __m256i nonzero = _mm256_cmpgt_epi32(Magnitude(g), _mm256_setzero_si256());
-    return static_cast<uint32_t>(
-        _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_andnot_si256(below, nonzero))));
+  // Lanes whose magnitude is above `bound`, as bits.
+  static uint64_t Above(Vector v, Integers bound) {
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(IsAbove(v, bound))));
   }
-  static uint32_t Negative(Vector v) { return static_cast<uint32_t>(_mm256_movemask_ps(v)); }
+  // The same of 64 elements: of the vectors at(0), at(8) and so on.
+  template <typename At>
+  static uint64_t AboveOf64(At at, Integers bound) {
+    return AboveOf32(at, 0, bound) | static_cast<uint64_t>(AboveOf32(at, 32, bound)) << 32;
+  }
+
+ private:
+  // Magnitudes are below 2^31: signed comparisons serve.
+  static Integers IsAbove(Vector v, Integers bound) {
+    return _mm256_cmpgt_epi32(Magnitude(v), bound);
+  }
+  template <typename At>
+  static uint32_t AboveOf32(At at, int64_t i, Integers bound) {
+    const auto pair = [&](int64_t k) {
+      return _mm256_packs_epi32(IsAbove(at(k), bound), IsAbove(at(k + 8), bound));
+    };
+    const __m256i four = _mm256_packs_epi16(pair(i), pair(i + 16));
+    const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_permutevar8x32_epi32(four, in_order)));
+  }
 };
 
 #endif
@@ -101,21 +100,19 @@ struct BinLanes {
 inline uint32_t AccumulateBin(const float* dw, const float* residue, float* g, int64_t n) {
 #if defined(__AVX2__)
   using L = BinLanes;
-  L::Integers high = L::Zero();
-  int64_t i = 0;
-  for (; i + L::kLanes <= n; i += L::kLanes) {
-    const L::Vector sum = L::Add(L::Load(residue + i), L::Load(dw + i));
-    L::Store(g + i, sum);
-    high = L::Max(high, L::Magnitude(sum));
+  if (n >= L::kLanes) {
+    L::Integers high = L::Zero();
+    const auto accumulate = [&](int64_t i) {
+      const L::Vector sum = L::Add(L::Load(residue + i), L::Load(dw + i));
+      L::Store(g + i, sum);
+      high = L::Max(high, L::Magnitude(sum));
+    };
+    int64_t i = 0;
+    for (; i + L::kLanes <= n; i += L::kLanes) accumulate(i);
+    if (i < n) accumulate(n - L::kLanes);  // some again: masked stores are slow
+    return L::Highest(high);
   }
-  if (i < n) {
-    const L::Mask tail = L::Tail(n - i);
-    const L::Vector sum = L::Add(L::Load(residue + i, tail), L::Load(dw + i, tail));
-    L::Store(g + i, tail, sum);
-    high = L::Max(high, L::Magnitude(sum));
-  }
-  return L::Highest(high);
-#else
+#endif
   uint32_t high = 0;
   for (int64_t i = 0; i < n; ++i) {
     g[i] = residue[i] + dw[i];
@@ -123,22 +120,77 @@ inline uint32_t AccumulateBin(const float* dw, const float* residue, float* g, i
     high = high < magnitude ? magnitude : high;
   }
   return high;
-#endif
 }
 
-// Appends the codes of the elements whose bits are set, of 64 from `index` on; returns their end.
-// Writes up to three codes more.
-inline uint16_t* AppendCodes(uint64_t selected, uint64_t negative, int64_t index, uint16_t* codes) {
-  uint16_t* const end = codes + __builtin_popcountll(selected);
+constexpr int64_t kAhead = 512;  // elements
+
+// Of n <= 64 elements from `begin` on, those whose |H| is at least `highest`, as bits.
+template <bool kTwice>
+inline uint64_t Reaching(const float* dw, const float* residue, const float* g, int64_t begin,
+                         int64_t n, uint32_t highest, float soft_threshold) {
+  uint64_t reaching = 0;
+#if defined(__AVX2__)
+  using L = BinLanes;
+  if (begin + n >= L::kLanes) {
+    const L::Integers bound = L::SetBits(highest - 1);  // it is above 0
+    const L::Vector factor = L::Set(soft_threshold);
+    const auto look_ahead = [&](int64_t i) {
+      const L::Vector d = L::Load(dw + begin + i);
+      return kTwice ? L::Add(L::Load(g + begin + i), d)
+                    : L::Fma(factor, d, L::Load(residue + begin + i));
+    };
+    if (n == 64) {
+      // Memory is waited for in AccumulateBin and idle here: the next bins are asked for.
+      for (int64_t i = begin + kAhead; i < begin + kAhead + n; i += 16) {
+        __builtin_prefetch(dw + i);
+        __builtin_prefetch(residue + i);
+      }
+      return L::AboveOf64(look_ahead, bound);
+    }
+    int64_t i = 0;
+    for (; i + L::kLanes <= n; i += L::kLanes) reaching |= L::Above(look_ahead(i), bound) << i;
+    if (i < n) {
+      const int64_t last = n - L::kLanes;
+      const uint64_t bits = L::Above(look_ahead(last), bound);
+      reaching |= last < 0 ? bits >> -last : bits << last;
+    }
+    return reaching;
+  }
+#endif
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t at = begin + i;
+    const float h = LookAhead<kTwice>(g[at], dw[at], residue[at], soft_threshold);
+    reaching |= static_cast<uint64_t>(MagnitudeBits(h) >= highest) << i;
+  }
+  return reaching;
+}
+
+// Appends the codes of those of n <= 64 elements, from `begin` on, whose bits are set and whose G
+// is not 0; returns their end. Writes up to three codes more.
+inline uint16_t* AppendCodes(uint64_t reaching, const float* g, int64_t begin, int64_t n,
+                             uint16_t* codes) {
+  uint16_t* const end = codes + __builtin_popcountll(reaching);
+  uint32_t least = ~0u;  // of their |G|, doubled
   // By fours, since how many there are cannot be foreseen.
-  for (; selected != 0; codes += 4) {
+  uint16_t* out = codes;
+  for (uint64_t left = reaching; left != 0; out += 4) {
     for (int i = 0; i < 4; ++i) {
-      const int at = __builtin_ctzll(selected | uint64_t{1} << 63);
-      codes[i] = static_cast<uint16_t>((index + at) | (negative >> at & 1) << 14);
-      selected &= selected - 1;
+      const int64_t at = begin + __builtin_ctzll(left | uint64_t{1} << (n - 1));
+      uint32_t bits;
+      memcpy(&bits, &g[at], sizeof(bits));
+      least = least < 2 * bits ? least : 2 * bits;
+      out[i] = static_cast<uint16_t>(at | (bits >> 17 & kSelectedSign));
+      left &= left - 1;
     }
   }
-  return end;
+  if (least != 0) return end;
+  // Rare: a gradient larger than any |G| has met its opposite in the residue.
+  out = codes;
+  for (uint16_t* code = codes; code < end; ++code) {
+    *out = *code;
+    out += MagnitudeBits(g[*code & kSelectedIndex]) != 0;
+  }
+  return out;
 }
 
 // Appends the codes of a bin's elements that are sent, or a 0; returns their end.
@@ -146,61 +198,12 @@ template <bool kTwice>
 inline uint16_t* SelectBin(const float* dw, const float* residue, const float* g, int64_t n,
                            uint32_t highest, float soft_threshold, uint16_t* codes) {
   uint16_t* out = codes;
-#if defined(__AVX2__)
-  using L = BinLanes;
-  const L::Integers least = L::SetBits(highest);
-  const L::Vector factor = L::Set(soft_threshold);
-  const auto compare = [&](L::Vector sum, L::Vector d, L::Vector r) {
-    return L::Selected(sum, kTwice ? L::Add(sum, d) : L::Fma(factor, d, r), least);
-  };
-#endif
-#if defined(__AVX512F__)
-  int64_t i = 0;
-  for (; i + L::kLanes <= n; i += L::kLanes) {
-    const L::Vector sum = L::Load(g + i);
-    const L::Vector r = kTwice ? sum : L::Load(residue + i);
-    out = L::Append(compare(sum, L::Load(dw + i), r), sum, i, out);
-  }
-  if (i < n) {
-    const L::Mask tail = L::Tail(n - i);
-    const L::Vector sum = L::Load(g + i, tail);
-    const L::Vector r = kTwice ? sum : L::Load(residue + i, tail);
-    out = L::Append(compare(sum, L::Load(dw + i, tail), r), sum, i, out);
-  }
-#elif defined(__AVX2__)
   for (int64_t block = 0; block < n; block += 64) {
-    const int64_t end = n - block < 64 ? n : block + 64;
-    uint64_t selected = 0, negative = 0;
-    const auto mark = [&](int64_t i, L::Vector sum, L::Vector d, L::Vector r) {
-      selected |= static_cast<uint64_t>(compare(sum, d, r)) << (i - block);
-      negative |= static_cast<uint64_t>(L::Negative(sum)) << (i - block);
-    };
-    int64_t i = block;
-    for (; i + L::kLanes <= end; i += L::kLanes) {
-      const L::Vector sum = L::Load(g + i);
-      mark(i, sum, L::Load(dw + i), kTwice ? sum : L::Load(residue + i));
-    }
-    if (i < end) {
-      const L::Mask tail = L::Tail(end - i);
-      const L::Vector sum = L::Load(g + i, tail);
-      mark(i, sum, L::Load(dw + i, tail), kTwice ? sum : L::Load(residue + i, tail));
-    }
-    out = AppendCodes(selected, negative, block, out);
+    const int64_t count = n - block < 64 ? n - block : 64;
+    const uint64_t reaching =
+        Reaching<kTwice>(dw, residue, g, block, count, highest, soft_threshold);
+    out = AppendCodes(reaching, g, block, count, out);
   }
-#else
-  for (int64_t block = 0; block < n; block += 64) {
-    const int count = static_cast<int>(n - block < 64 ? n - block : 64);
-    uint64_t selected = 0, negative = 0;
-    for (int i = 0; i < count; ++i) {
-      const int64_t at = block + i;
-      if (IsSent(g[at], LookAhead<kTwice>(g[at], dw[at], residue[at], soft_threshold), highest)) {
-        selected |= uint64_t{1} << i;
-        negative |= static_cast<uint64_t>(std::signbit(g[at])) << i;
-      }
-    }
-    out = AppendCodes(selected, negative, block, out);
-  }
-#endif
   *codes = out == codes ? 0 : *codes | kSelectedFirst;
   return out == codes ? out + 1 : out;
 }

@@ -128,6 +128,20 @@ def test_a_bin_may_send_nothing(encoding):
 
 
 @encodings
+@pytest.mark.parametrize("bin_size", [2, 7, 8, 9, 50, 64, 65, 70, 500])
+@pytest.mark.parametrize("soft_threshold", [2.0, 3.0])
+def test_what_cancels_is_not_sent(encoding, bin_size, soft_threshold):
+    # |H| is above every |G| there, and G is 0.
+    dw, residue = numbers(3000)
+    cancels = np.random.default_rng(1).random(dw.size) < 0.03
+    dw[cancels] = np.copysign(1000, dw[cancels])
+    residue[cancels] = -dw[cancels]
+    _, sent, _ = oracle.select(dw, residue, bin_size, soft_threshold)
+    assert 0 < len(sent) and not set(sent) & set(np.flatnonzero(cancels))
+    check(dw, residue, bin_size, encoding, soft_threshold)
+
+
+@encodings
 def test_minus_zero_is_not_sent_and_stays(encoding):
     dw = np.full(4, -0.0, np.float32)
     check(dw, dw, 2, encoding)
