@@ -137,7 +137,7 @@ def test_what_cancels_is_not_sent(encoding, bin_size, soft_threshold):
     dw[cancels] = np.copysign(1000, dw[cancels])
     residue[cancels] = -dw[cancels]
     _, sent, _ = oracle.select(dw, residue, bin_size, soft_threshold)
-    assert 0 < len(sent) and not set(sent) & set(np.flatnonzero(cancels))
+    assert len(sent) > 0 and not set(sent) & set(np.flatnonzero(cancels))
     check(dw, residue, bin_size, encoding, soft_threshold)
 
 
