@@ -111,6 +111,9 @@ void AdaCompEncoder::Write(uint32_t* packet) {
         WriteSegment(selection, task_.entropy, segments_[i].segment.entry, packet + offsets[i]);
         float* residue = task_.new_residue + layout.SegmentBegin(i);
         ForEachSelected(selection, [this, residue](int64_t position, uint32_t) {
+          // At random positions, which the processor does not foresee.
+          constexpr int64_t kAhead = 256;
+          __builtin_prefetch(residue + position + kAhead, 1);
           residue[position] = ResidueOfSent(residue[position], header_.scale);
         });
       }

@@ -122,7 +122,14 @@ inline uint32_t AccumulateBin(const float* dw, const float* residue, float* g, i
   return high;
 }
 
-constexpr int64_t kAhead = 512;  // elements
+constexpr int64_t kLine = 64 / sizeof(float);
+
+// Elements are compared while memory is idle, and waited for when the next bin is accumulated.
+inline void AskForNextBins(const float* dw, const float* residue) {
+  constexpr int64_t kAhead = 512;
+  __builtin_prefetch(dw + kAhead);
+  __builtin_prefetch(residue + kAhead);
+}
 
 // Of n <= 64 elements from `begin` on, those whose |H| is at least `highest`, as bits.
 template <bool kTwice>
@@ -140,11 +147,7 @@ inline uint64_t Reaching(const float* dw, const float* residue, const float* g, 
                     : L::Fma(factor, d, L::Load(residue + begin + i));
     };
     if (n == 64) {
-      // Memory is waited for in AccumulateBin and idle here: the next bins are asked for.
-      for (int64_t i = begin + kAhead; i < begin + kAhead + n; i += 16) {
-        __builtin_prefetch(dw + i);
-        __builtin_prefetch(residue + i);
-      }
+      for (int64_t i = begin; i < begin + n; i += kLine) AskForNextBins(dw + i, residue + i);
       return L::AboveOf64(look_ahead, bound);
     }
     int64_t i = 0;
@@ -193,22 +196,93 @@ inline uint16_t* AppendCodes(uint64_t reaching, const float* g, int64_t begin, i
   return out;
 }
 
-// Appends the codes of a bin's elements that are sent, or a 0; returns their end.
-template <bool kTwice>
-inline uint16_t* SelectBin(const float* dw, const float* residue, const float* g, int64_t n,
-                           uint32_t highest, float soft_threshold, uint16_t* codes) {
-  uint16_t* out = codes;
-  for (int64_t block = 0; block < n; block += 64) {
-    const int64_t count = n - block < 64 ? n - block : 64;
-    const uint64_t reaching =
-        Reaching<kTwice>(dw, residue, g, block, count, highest, soft_threshold);
-    out = AppendCodes(reaching, g, block, count, out);
+// A bin of any size.
+struct AnyBin {
+  // As AccumulateBin.
+  uint32_t Accumulate(const float* dw, const float* residue, float* g, int64_t n) {
+    return AccumulateBin(dw, residue, g, n);
   }
-  *codes = out == codes ? 0 : *codes | kSelectedFirst;
-  return out == codes ? out + 1 : out;
+  // Appends the codes of the elements that are sent; returns their end.
+  template <bool kTwice>
+  uint16_t* Append(const float* dw, const float* residue, const float* g, int64_t n,
+                   uint32_t highest, float soft_threshold, uint16_t* codes) const {
+    for (int64_t block = 0; block < n; block += 64) {
+      const int64_t count = n - block < 64 ? n - block : 64;
+      const uint64_t reaching =
+          Reaching<kTwice>(dw, residue, g, block, count, highest, soft_threshold);
+      codes = AppendCodes(reaching, g, block, count, codes);
+    }
+    return codes;
+  }
+};
+
+#if defined(__AVX2__)
+
+// A bin of kVectors vectors, the last of which may have elements of the one before again; its G
+// stay in registers.
+template <int kVectors>
+class SmallBin {
+ public:
+  uint32_t Accumulate(const float* dw, const float* residue, float* g, int64_t n) {
+    L::Integers high = L::Zero();
+    for (int k = 0; k < kVectors; ++k) {
+      const int64_t i = Begin(k, n);
+      g_[k] = L::Add(L::Load(residue + i), L::Load(dw + i));
+      L::Store(g + i, g_[k]);
+      high = L::Max(high, L::Magnitude(g_[k]));
+    }
+    return L::Highest(high);
+  }
+  template <bool kTwice>
+  uint16_t* Append(const float* dw, const float* residue, const float* g, int64_t n,
+                   uint32_t highest, float soft_threshold, uint16_t* codes) const {
+    const L::Integers bound = L::SetBits(highest - 1);
+    const L::Vector factor = L::Set(soft_threshold);
+    uint64_t reaching = 0;
+    for (int k = 0; k < kVectors; ++k) {
+      const int64_t i = Begin(k, n);
+      if (k * L::kLanes % kLine == 0) AskForNextBins(dw + i, residue + i);
+      const L::Vector d = L::Load(dw + i);
+      const L::Vector h = kTwice ? L::Add(g_[k], d) : L::Fma(factor, d, L::Load(residue + i));
+      reaching |= L::Above(h, bound) << i;
+    }
+    return AppendCodes(reaching, g, 0, n, codes);
+  }
+
+ private:
+  using L = BinLanes;
+  static int64_t Begin(int k, int64_t n) {
+    return k < kVectors - 1 ? k * L::kLanes : n - L::kLanes;
+  }
+
+  L::Vector g_[kVectors];
+};
+
+#endif
+
+// One bin, of n elements from `at` on; false if it is not finite.
+template <bool kTwice, typename Bin>
+inline bool SelectBin(const AdaCompTask& task, int64_t at, int64_t n, AdaCompSegment* segment,
+                      float* maximum) {
+  const float* dw = task.gradient + at;
+  const float* residue = task.residue + at;
+  float* g = task.new_residue + at;
+  Bin bin;
+  const uint32_t highest = bin.Accumulate(dw, residue, g, n);
+  if (!IsFiniteMagnitude(highest)) return false;
+  memcpy(maximum, &highest, sizeof(highest));
+  uint16_t* const codes = segment->codes + segment->size;
+  uint16_t* stop = codes;
+  if (highest != 0) {
+    stop = bin.template Append<kTwice>(dw, residue, g, n, highest, task.soft_threshold, codes);
+  }
+  *codes = stop == codes ? 0 : *codes | kSelectedFirst;
+  segment->size += stop == codes ? 1 : stop - codes;
+  segment->num_empty += stop == codes;
+  return true;
 }
 
-template <bool kTwice>
+template <bool kTwice, typename Bin>
 inline int64_t SelectBins(const AdaCompTask& task, int64_t first_bin, int64_t begin, int64_t end,
                           AdaCompSegment* segment, float* maxima) {
   for (int64_t bin = begin; bin < end; ++bin) {
@@ -216,31 +290,52 @@ inline int64_t SelectBins(const AdaCompTask& task, int64_t first_bin, int64_t be
     const int64_t left = task.num_elements - at;
     const int64_t n = left < task.bin_size ? left : task.bin_size;
     if (segment->size + AdaCompRoom(n) > segment->capacity) return bin;
-    const float* dw = task.gradient + at;
-    const float* residue = task.residue + at;
-    float* g = task.new_residue + at;
-    const uint32_t highest = AccumulateBin(dw, residue, g, n);
-    if (!IsFiniteMagnitude(highest)) {
+    float* const maximum = &maxima[first_bin + bin];
+    const bool finite = n == task.bin_size
+                            ? SelectBin<kTwice, Bin>(task, at, n, segment, maximum)
+                            : SelectBin<kTwice, AnyBin>(task, at, n, segment, maximum);
+    if (!finite) {
       segment->finite = false;
       return bin;
     }
-    memcpy(&maxima[first_bin + bin], &highest, sizeof(highest));
-    uint16_t* codes = segment->codes + segment->size;
-    uint16_t* stop = codes + 1;
-    if (highest == 0) {
-      *codes = 0;
-    } else {
-      stop = SelectBin<kTwice>(dw, residue, g, n, highest, task.soft_threshold, codes);
-    }
-    segment->size += stop - codes;
-    segment->num_empty += *codes == 0;
   }
   return end;
 }
 
+template <bool kTwice>
+inline auto ChooseSelectBins(int bin_size) {
+#if defined(__AVX2__)
+  constexpr int kLanes = BinLanes::kLanes;
+  if (bin_size >= kLanes && bin_size <= 64) {
+    switch ((bin_size + kLanes - 1) / kLanes) {
+      case 1:
+        return SelectBins<kTwice, SmallBin<1>>;
+      case 2:
+        return SelectBins<kTwice, SmallBin<2>>;
+      case 3:
+        return SelectBins<kTwice, SmallBin<3>>;
+      case 4:
+        return SelectBins<kTwice, SmallBin<4>>;
+#if !defined(__AVX512F__)
+      case 5:
+        return SelectBins<kTwice, SmallBin<5>>;
+      case 6:
+        return SelectBins<kTwice, SmallBin<6>>;
+      case 7:
+        return SelectBins<kTwice, SmallBin<7>>;
+      case 8:
+        return SelectBins<kTwice, SmallBin<8>>;
+#endif
+    }
+  }
+#endif
+  return SelectBins<kTwice, AnyBin>;
+}
+
 inline int64_t AdaCompSelect(const AdaCompTask& task, int64_t first_bin, int64_t begin, int64_t end,
                              AdaCompSegment* segment, float* maxima) {
-  const auto select = task.soft_threshold == 2.0f ? SelectBins<true> : SelectBins<false>;
+  const auto select = task.soft_threshold == 2.0f ? ChooseSelectBins<true>(task.bin_size)
+                                                  : ChooseSelectBins<false>(task.bin_size);
   return select(task, first_bin, begin, end, segment, maxima);
 }
 
