@@ -76,7 +76,7 @@ struct NearestStep : SureStep {
   using Chunk = std::conditional_t<kOneRounding || kMethod == NearestMethod::kScaled,
                                    ChunkStep<NearestStep>, NearestChunkStep<kUnderflow>>;
   // Two sums in step find the pipes of Zen 3 free more often (AVX2; not tried with AVX-512).
-  static constexpr bool kPairs = !kUnderflow && !kToOdd && L::kLanes == 8 && L::kMantissaBits == 23;
+  static constexpr bool kPairs = !kUnderflow && !kToOdd && sizeof(V) == 32;
 
   explicit NearestStep(const AccumulatorSpec& spec) {
     const Bits drop = static_cast<Bits>(L::kMantissaBits - spec.mantissa_bits);

@@ -185,6 +185,7 @@ constexpr int64_t kDepth = 256;
 struct ConvScratch {
   alignas(64) float packed[kDepth * kRows];
   alignas(64) float marked[kDepth * kRows];
+  alignas(64) double wide[kDepth * kRows];
 };
 
 // The index-th panel of rows of a group.
@@ -294,9 +295,11 @@ inline void AddCopied(const ConvBlock& block, const LeftPanel& panel, int64_t fi
       }
       run += k == here.k_end;
     }
+    WidePanel wide = {scratch->wide};
     for (int64_t column = first; column < last; ++column) {
       TileTask& tile = tiles[column - first];
       tile.a = scratch->packed;
+      tile.wide = &wide;
       tile.k_begin = k_begin;
       tile.k_end = k;
       tile.b = RightPanel(block, panel.group, column, k_begin);
@@ -332,9 +335,11 @@ inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, in
     for (int64_t i = 0; i < size; ++i) Include(seen, scratch->packed[i]);
     *range = seen;
     bool is_marked = false;
+    WidePanel wide = {scratch->wide};
     for (int64_t j = first; j < last; ++j) {
       TileTask& tile = tiles[j - first];
       tile.a = scratch->packed;
+      tile.wide = &wide;
       tile.b = RightPanel(block, panel.group, j, panel.k_begin);
       tile.k_begin = panel.k_begin;
       tile.k_end = panel.k_end;

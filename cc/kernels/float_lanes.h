@@ -188,6 +188,7 @@ struct DoubleLanes {
     return _mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low));
   }
   static Vector Fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_pd(a, b, c); }
+  static Vector Product(Vector a, Vector b) { return _mm256_mul_pd(a, b); }
   static Vector ProductMinus(Vector a, Vector b, Vector c) { return _mm256_fmsub_pd(a, b, c); }
   static Vector Add(Vector a, Vector b) { return _mm256_add_pd(a, b); }
   static Vector Sub(Vector a, Vector b) { return _mm256_sub_pd(a, b); }

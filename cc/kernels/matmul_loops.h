@@ -2,30 +2,35 @@
 #ifndef TF_LOWPREC_CC_KERNELS_MATMUL_LOOPS_H_
 #define TF_LOWPREC_CC_KERNELS_MATMUL_LOOPS_H_
 
+#include <cstdlib>
+
 #include "cc/kernels/matmul.h"
 #include "cc/kernels/pack_loops.h"
 #include "cc/kernels/tile.h"
 
 LOWPREC_BEGIN_NAMESPACE
 
-// Tiles of a block of rows, whose panels of a stay in the second-level cache, column by column:
-// tiles that follow each other share a panel of b.
+// Tiles of a block of columns, whose panels of b stay in the second-level cache, row by row: tiles
+// that follow each other share a panel of a.
 inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
   const int64_t row_tiles = (task.m + kRows - 1) / kRows;
   const int64_t column_tiles = (task.n + kColumns - 1) / kColumns;
   constexpr int64_t kBlockSize = (256 << 10) / sizeof(float);
-  const int64_t most_rows = Max(kBlockSize / (kRows * Max(task.k, 1)), 1);
+  const int64_t most_columns = Max(kBlockSize / (kColumns * Max(task.k, 1)), 1);
   TileTask tile;
   tile.accumulator = task.accumulator;
   tile.k = tile.k_end = task.k;
   tile.row_step = task.n;
   tile.steps = task.Steps();
+  WidePanel wide;
+  constexpr int64_t kMostWide = (256 << 10) / sizeof(double);  // as much of that cache again
+  if (task.k * kRows <= kMostWide) tile.wide = &wide;
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t block = i / (most_rows * column_tiles), first_row = block * most_rows;
-    const int64_t block_rows = Min(most_rows, row_tiles - first_row);
-    const int64_t in_block = i - first_row * column_tiles;
-    const int64_t row_tile = first_row + in_block % block_rows;
-    const int64_t column_tile = in_block / block_rows;
+    const int64_t block = i / (most_columns * row_tiles), first_column = block * most_columns;
+    const int64_t block_columns = Min(most_columns, column_tiles - first_column);
+    const int64_t in_block = i - first_column * row_tiles;
+    const int64_t column_tile = first_column + in_block % block_columns;
+    const int64_t row_tile = in_block / block_columns;
     const int64_t row = row_tile * kRows, column = column_tile * kColumns;
     const int64_t element = row * task.n + column;
     tile.a = task.a + row * task.k;
@@ -43,6 +48,7 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
     RunTile(tile, choice);
     StoreTile(tile, task.c + element, task.n);
   }
+  free(wide.elements);
 }
 
 LOWPREC_END_NAMESPACE

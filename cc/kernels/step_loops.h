@@ -2,6 +2,7 @@
 #ifndef TF_LOWPREC_CC_KERNELS_STEP_LOOPS_H_
 #define TF_LOWPREC_CC_KERNELS_STEP_LOOPS_H_
 
+#include <cstdlib>
 #include <type_traits>
 #include <utility>
 
@@ -125,6 +126,22 @@ inline void StepTerms(const Step& step, const typename Step::Careful& careful,
   }
 }
 
+// The packed left operand as float64, or nullptr if there is no room for it.
+inline const double* Widened(const TileTask& tile) {
+  WidePanel* const wide = tile.wide;
+  if (wide == nullptr) return nullptr;
+  const int64_t size = (tile.k_end - tile.k_begin) * kRows;
+  if (wide->elements == nullptr) {
+    wide->elements = static_cast<double*>(malloc(static_cast<size_t>(size) * sizeof(double)));
+    if (wide->elements == nullptr) return nullptr;
+  }
+  if (wide->of != tile.a) {
+    for (int64_t i = 0; i < size; ++i) wide->elements[i] = static_cast<double>(tile.a[i]);
+    wide->of = tile.a;
+  }
+  return wide->elements;
+}
+
 // Steps k_begin to k_end of a tile, Shape's rows of it at a time; noinline keeps it within a
 // rounding mode's scope.
 template <typename Step, typename Shape, LeftLayout kLayout>
@@ -137,6 +154,9 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
   const typename Step::Careful careful(tile.accumulator);
   const typename Step::Chunk chunk_step(tile.accumulator);
   const int64_t chunk = tile.accumulator.chunk;
+  constexpr bool kWidens = kLayout == LeftLayout::kPacked && sizeof(typename L::Bits) == 8;
+  [[maybe_unused]] const double* wide = nullptr;
+  if constexpr (kWidens) wide = Widened(tile);
 
   for (int top = 0; top < kRows; top += Shape::kRows) {
     Sums<Step, Shape> sums[kParts];
@@ -159,6 +179,17 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
       const int64_t end = Min(chunk_end, tile.k_end);
       while (k < end) {
         const float* b = tile.b + (k - tile.k_begin) * kColumns;
+        if constexpr (kWidens) {
+          if (wide != nullptr) {
+            const double* a = wide + (k - tile.k_begin) * kRows + top;
+            const auto left = [a](int row, int64_t i) { return a[i * kRows + row]; };
+            for (int part = 0; part < kParts; ++part) {
+              GuessTerms(step, careful, sums[part], left, b + part * kWidth, end - k);
+            }
+            k = end;
+            continue;
+          }
+        }
         if constexpr (kLayout == LeftLayout::kPacked) {
           const float* a = tile.a + (k - tile.k_begin) * kRows + top;
           StepTerms(

@@ -16,11 +16,19 @@ struct TileRun {
   int64_t offset, k_begin, k_end;
 };
 
+// A packed panel of the left operand as float64. What adds in float64 makes it, once for all tiles
+// that take the panel one after the other.
+struct WidePanel {
+  double* elements = nullptr;  // [k_end - k_begin][kRows]; allocated if null, for the owner to free
+  const float* of = nullptr;   // the panel
+};
+
 // A tile on its way: some columns of k after others.
 struct TileTask {
   AccumulatorSpec accumulator;
   int64_t k = 0;                                 // length of the whole sums
   const float* a = nullptr;                      // of RunTile: [k_end - k_begin][kRows]
+  WidePanel* wide = nullptr;                     // for `a`; none where it may be too large
   const float* b = nullptr;                      // [k_end - k_begin][kColumns]
   int64_t k_begin = 0, k_end = 0;                // what of k is to be added now
   const float* const* lanes = nullptr;           // of RunTileInPlace: kRows pointers
