@@ -377,12 +377,8 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
   // One way for the whole block, if all its values allow it.
   PathChoice choice;
   if (block.num_runs > 0) {
-    PanelRange all;
-    for (int64_t i = 0; i < block.Groups() * column_panels; ++i) {
-      all.max_bits = Max(all.max_bits, block.b_range[i].max_bits);
-      all.min_bits_minus_1 = Min(all.min_bits_minus_1, block.b_range[i].min_bits_minus_1);
-    }
-    choice = ChoosePath(task.accumulator, task.a_spec, task.b_spec, block.source_range, all,
+    const PanelRange right = RangeOf(block.b_range, block.Groups() * column_panels);
+    choice = ChoosePath(task.accumulator, task.a_spec, task.b_spec, block.source_range, right,
                         task.product.Length(), kSupport);
   }
   const bool in_place = block.num_runs > 0 && TakesAnyLayout(choice);

@@ -25,6 +25,14 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
   WidePanel wide;
   constexpr int64_t kMostWide = (256 << 10) / sizeof(double);  // as much of that cache again
   if (task.k * kRows <= kMostWide) tile.wide = &wide;
+  const bool exact = task.random_bits != nullptr;
+  const auto choose = [&](const PanelRange& a, const PanelRange& b) {
+    return ChoosePath(task.accumulator, task.a_spec, task.b_spec, a, b, task.k, kSupport);
+  };
+  PathChoice choice;
+  if (!exact)
+    choice = choose(RangeOf(task.a_range, row_tiles), RangeOf(task.b_range, column_tiles));
+  const bool all_alike = exact || IsFastest(choice);
   for (int64_t i = begin; i < end; ++i) {
     const int64_t block = i / (most_columns * row_tiles), first_column = block * most_columns;
     const int64_t block_columns = Min(most_columns, column_tiles - first_column);
@@ -38,13 +46,8 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
     tile.rows = static_cast<int>(Min(task.m - row, kRows));
     tile.columns = static_cast<int>(Min(task.n - column, kColumns));
     StartTile(tile, task.index + element, task.n, task.seed, task.stream);
-    PathChoice choice;
-    if (task.random_bits != nullptr) {
-      tile.random_bits = task.random_bits + element * tile.steps;
-    } else {
-      choice = ChoosePath(task.accumulator, task.a_spec, task.b_spec, task.a_range[row_tile],
-                          task.b_range[column_tile], task.k, kSupport);
-    }
+    if (exact) tile.random_bits = task.random_bits + element * tile.steps;
+    if (!all_alike) choice = choose(task.a_range[row_tile], task.b_range[column_tile]);
     RunTile(tile, choice);
     StoreTile(tile, task.c + element, task.n);
   }

@@ -89,6 +89,22 @@ inline bool TakesAnyLayout(const PathChoice& choice) {
   return choice.path != AccumulationPath::kExact && !choice.may_underflow;
 }
 
+// Whether no operands have a faster choice.
+inline bool IsFastest(const PathChoice& choice) {
+  return TakesAnyLayout(choice) && choice.path != AccumulationPath::kNearestDouble &&
+         choice.path != AccumulationPath::kNearestOdd;
+}
+
+// Of several panels together.
+inline PanelRange RangeOf(const PanelRange* ranges, int64_t count) {
+  PanelRange all;
+  for (int64_t i = 0; i < count; ++i) {
+    all.max_bits = Max(all.max_bits, ranges[i].max_bits);
+    all.min_bits_minus_1 = Min(all.min_bits_minus_1, ranges[i].min_bits_minus_1);
+  }
+  return all;
+}
+
 // Adds the terms from k_begin to k_end: of a packed tile, or, for a choice that TakesAnyLayout,
 // with a left operand whose lanes lie apart.
 void RunTile(TileTask& tile, const PathChoice& choice);
