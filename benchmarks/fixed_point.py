@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
 import tensorflow as tf
-from _measure import machine
+from _measure import dataset, machine
 from rich.console import Console
 from rich.table import Table
 
@@ -243,7 +243,7 @@ class Training:
             self._widen()
         self.model.optimizer.learning_rate = self.network.learning_rate(epoch)
         order = np.random.default_rng((SEED, epoch)).permutation(len(train[0]))
-        self.model.fit(train[0][order], train[1][order], batch_size=100, shuffle=False, verbose=0)
+        self.model.fit(dataset(train[0][order], train[1][order], 100), verbose=0)
         _, accuracy = self.model.evaluate(*test, batch_size=500, verbose=0)
         self.errors.append(round(100 * (1 - accuracy), 2))
         self.seconds += time.perf_counter() - start
