@@ -96,32 +96,6 @@ struct BinLanes {
 
 #endif
 
-// The magnitude of the greatest G of a bin, as bits, with G written to `g`.
-inline uint32_t AccumulateBin(const float* dw, const float* residue, float* g, int64_t n) {
-#if defined(__AVX2__)
-  using L = BinLanes;
-  if (n >= L::kLanes) {
-    L::Integers high = L::Zero();
-    const auto accumulate = [&](int64_t i) {
-      const L::Vector sum = L::Add(L::Load(residue + i), L::Load(dw + i));
-      L::Store(g + i, sum);
-      high = L::Max(high, L::Magnitude(sum));
-    };
-    int64_t i = 0;
-    for (; i + L::kLanes <= n; i += L::kLanes) accumulate(i);
-    if (i < n) accumulate(n - L::kLanes);  // some again: masked stores are slow
-    return L::Highest(high);
-  }
-#endif
-  uint32_t high = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    g[i] = residue[i] + dw[i];
-    const uint32_t magnitude = MagnitudeBits(g[i]);
-    high = high < magnitude ? magnitude : high;
-  }
-  return high;
-}
-
 constexpr int64_t kLine = 64 / sizeof(float);
 
 // Elements are compared while memory is idle, and waited for when the next bin is accumulated.
@@ -198,9 +172,30 @@ inline uint16_t* AppendCodes(uint64_t reaching, const float* g, int64_t begin, i
 
 // A bin of any size.
 struct AnyBin {
-  // As AccumulateBin.
-  uint32_t Accumulate(const float* dw, const float* residue, float* g, int64_t n) {
-    return AccumulateBin(dw, residue, g, n);
+  // The magnitude of the greatest G, as bits, with G written to `g`.
+  uint32_t Accumulate(const float* dw, const float* residue, float* g, int64_t n) const {
+#if defined(__AVX2__)
+    using L = BinLanes;
+    if (n >= L::kLanes) {
+      L::Integers high = L::Zero();
+      const auto accumulate = [&](int64_t i) {
+        const L::Vector sum = L::Add(L::Load(residue + i), L::Load(dw + i));
+        L::Store(g + i, sum);
+        high = L::Max(high, L::Magnitude(sum));
+      };
+      int64_t i = 0;
+      for (; i + L::kLanes <= n; i += L::kLanes) accumulate(i);
+      if (i < n) accumulate(n - L::kLanes);  // some again: masked stores are slow
+      return L::Highest(high);
+    }
+#endif
+    uint32_t high = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      g[i] = residue[i] + dw[i];
+      const uint32_t magnitude = MagnitudeBits(g[i]);
+      high = high < magnitude ? magnitude : high;
+    }
+    return high;
   }
   // Appends the codes of the elements that are sent; returns their end.
   template <bool kTwice>
@@ -302,31 +297,15 @@ inline int64_t SelectBins(const AdaCompTask& task, int64_t first_bin, int64_t be
   return end;
 }
 
-template <bool kTwice>
-inline auto ChooseSelectBins(int bin_size) {
+template <bool kTwice, int kVectors = 1>
+inline AdaCompSelectFn ChooseSelectBins(int bin_size) {
 #if defined(__AVX2__)
   constexpr int kLanes = BinLanes::kLanes;
-  if (bin_size >= kLanes && bin_size <= 64) {
-    switch ((bin_size + kLanes - 1) / kLanes) {
-      case 1:
-        return SelectBins<kTwice, SmallBin<1>>;
-      case 2:
-        return SelectBins<kTwice, SmallBin<2>>;
-      case 3:
-        return SelectBins<kTwice, SmallBin<3>>;
-      case 4:
-        return SelectBins<kTwice, SmallBin<4>>;
-#if !defined(__AVX512F__)
-      case 5:
-        return SelectBins<kTwice, SmallBin<5>>;
-      case 6:
-        return SelectBins<kTwice, SmallBin<6>>;
-      case 7:
-        return SelectBins<kTwice, SmallBin<7>>;
-      case 8:
-        return SelectBins<kTwice, SmallBin<8>>;
-#endif
+  if constexpr (kVectors * kLanes <= 64) {
+    if (bin_size >= kLanes && bin_size <= kVectors * kLanes) {
+      return SelectBins<kTwice, SmallBin<kVectors>>;
     }
+    return ChooseSelectBins<kTwice, kVectors + 1>(bin_size);
   }
 #endif
   return SelectBins<kTwice, AnyBin>;
