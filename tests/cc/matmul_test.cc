@@ -92,6 +92,25 @@ TEST_P(MatMulTest, EveryShape) {
   }
 }
 
+// Panels of the left operand that are converted to float64 once for many tiles, up to k = 2730, and
+// longer ones, in float64 because of the accumulator or the operands.
+TEST_P(MatMulTest, LongSumsInFloat64) {
+  for (const int64_t k : {2730, 2731}) {
+    for (const int format : {0, 7}) {  // E5M2, FP32
+      for (const int64_t chunk : {0, 64}) {
+        Problem p;
+        p.m = 14;
+        p.n = 18;
+        p.k = k;
+        p.SetFormat({8, 16, Specials::kIeee, false, true});
+        p.accumulator.chunk = chunk;
+        FillRandom(inputs_, kOperandFormats[format], kOperandFormats[format], {0, 4, 0, 4}, &p);
+        if (!Check(p)) return;
+      }
+    }
+  }
+}
+
 // Negative sums that round to -0, and sums of +0 and -0.
 TEST_P(MatMulTest, SignsOfZero) {
   for (int i = 0; i < Rounds(600); ++i) {
