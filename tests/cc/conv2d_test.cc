@@ -67,5 +67,29 @@ TEST(Conv2D, GathersInPlaceTheBitsOfPackedOperands) {
   }
 }
 
+// Sums in float64 of more terms than a piece of a panel has, which is converted once for many
+// tiles.
+TEST(Conv2D, PiecesOfLongSumsInFloat64) {
+  Inputs inputs(8);
+  const ConvBudget packed = {1, 1 << 20, 1 << 20};
+  for (const ConvPass pass : kPasses) {
+    for (const int64_t chunk : {0, 64}) {
+      ConvProblem p;
+      p.product.pass = pass;
+      WindowAxis axis = {};
+      axis.filter = 3;
+      axis.stride = axis.dilation = 1;
+      axis.in = 12;
+      axis.same = true;
+      p.product.shape = ShapeOf(axis, axis, 3, 1, 33, 35);
+      p.accumulator.mantissa_bits = 16;
+      p.accumulator.chunk = chunk;
+      FillOperands(inputs, 0, /*specials=*/false, &p);
+      ASSERT_GT(p.product.Length(), 256);
+      ExpectSameBits(OnCpu(p), OnCpu(p, packed), p);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tf_lowprec
