@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import statistics
 import time
 
@@ -33,7 +34,7 @@ def machine():
     return f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}"
 
 
-def median_seconds(functions, repetitions, calls=1, warm_up=2):
+def median_seconds(functions, repetitions, calls=1, warm_up=2, shuffle=False):
     """{name: seconds of one call of the function}, the median over turns.
 
     The contenders take turns, so that a machine that slows down slows all.
@@ -43,10 +44,14 @@ def median_seconds(functions, repetitions, calls=1, warm_up=2):
         repetitions: turns that count.
         calls: that make up one timing, for what is short.
         warm_up: turns before those.
+        shuffle: whether the order changes from turn to turn, so that none always follows the same.
     """
     times = {name: [] for name in functions}
+    order, rng = list(functions.items()), random.Random(0)
     for turn in range(warm_up + repetitions):
-        for name, function in functions.items():
+        if shuffle:
+            rng.shuffle(order)
+        for name, function in order:
             start = time.perf_counter()
             for _ in range(calls):
                 function()

@@ -24,17 +24,12 @@ import concurrent.futures
 import json
 import os
 import pathlib
-import platform
-import statistics
 import subprocess
 import sys
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import matplotlib
-
-matplotlib.use("Agg")
+import _measure as measure
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
@@ -62,7 +57,7 @@ KEEP_MEMORY = {
 COPY, DGC, TOP_K = "copy", "DGC", "top_k"
 
 
-def gradient_and_residue(n, bin_size, seed=0):
+def gradient_and_residue(n, bin_size, seed):
     rng = np.random.default_rng(seed)
     gradient, residue = (rng.standard_normal(n, np.float32) for _ in range(2))
     return tf.constant(SPREAD[bin_size] * gradient), tf.constant(residue)
@@ -123,23 +118,7 @@ def memory_copy(n, words, threads):
     return run
 
 
-def seconds(functions, repetitions):
-    """The median time of each function; they take turns, each after any other."""
-    times = {name: [] for name in functions}
-    rng = np.random.default_rng(0)
-    for turn in range(repetitions + 2):
-        for name in rng.permutation(list(functions)):
-            start = time.perf_counter()
-            result = functions[name]()
-            if result is not None:
-                tf.nest.flatten(result)[0].device  # eager CPU ops have run when they return  # noqa: B018
-            if turn >= 2:
-                times[name].append(time.perf_counter() - start)
-            del result
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def measure(threads, n, peers, repetitions):
+def codecs(threads, n, peers, repetitions):
     """One record per codec: its time, its peers', what it sent."""
     records = {}
     for name, (bin_size, encoding) in CODECS.items():
@@ -153,7 +132,7 @@ def measure(threads, n, peers, repetitions):
         contenders[COPY] = memory_copy(tensors * n, words, threads)
         if peers:
             contenders |= {DGC: kept(dgc, pairs), TOP_K: top_k(pairs)}
-        times = seconds(contenders, repetitions)
+        times = measure.median_seconds(contenders, repetitions, shuffle=True)
         records[name] = {
             "tensors_per_call": tensors,
             "seconds": times[name] / tensors,
@@ -169,7 +148,7 @@ def measure(threads, n, peers, repetitions):
 
 
 def in_process(threads, n, peers, repetitions):
-    """`measure` in a process of its own: TensorFlow fixes its threads once."""
+    """`codecs` in a process of its own: TensorFlow fixes its threads once."""
     command = [sys.executable, __file__, "--worker", str(threads), str(n), str(repetitions)]
     done = subprocess.run(
         command + ["--peers"] * peers,
@@ -183,7 +162,7 @@ def in_process(threads, n, peers, repetitions):
 def worker(threads, n, repetitions, peers):
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    print(json.dumps(measure(threads, n, peers, repetitions)))
+    print(json.dumps(codecs(threads, n, peers, repetitions)))
 
 
 def plot(by_size, path):
@@ -244,7 +223,7 @@ def main():
     console.print(table)
     record = {
         "command": "python benchmarks/adacomp_codec.py",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
+        "machine": measure.machine(),
         "elements": SIZE,
         "one_thread": one,
         "one_thread_by_size": by_size,

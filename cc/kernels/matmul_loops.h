@@ -30,8 +30,9 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
     return ChoosePath(task.accumulator, task.a_spec, task.b_spec, a, b, task.k, kSupport);
   };
   PathChoice choice;
-  if (!exact)
+  if (!exact) {
     choice = choose(RangeOf(task.a_range, row_tiles), RangeOf(task.b_range, column_tiles));
+  }
   const bool all_alike = exact || IsFastest(choice);
   for (int64_t i = begin; i < end; ++i) {
     const int64_t block = i / (most_columns * row_tiles), first_column = block * most_columns;
