@@ -15,6 +15,18 @@ LOWPREC_BEGIN_NAMESPACE
 // its own, and k falls into runs, within which its elements lie side by side.
 enum class LeftLayout { kPacked, kLanesApart };
 
+// Lanes within a run. k is counted up to 0 from below, for one register to be its end too: with a
+// pointer for every lane there are none to spare.
+template <int kCount>
+struct LanesApart {
+  const float* lanes[kCount];
+  LOWPREC_HD float operator()(int row, int64_t i) const { return lanes[row][i]; }
+};
+template <typename Left>
+constexpr bool kCountsToZero = false;
+template <int kCount>
+constexpr bool kCountsToZero<LanesApart<kCount>> = true;
+
 template <typename F, int... kIndex>
 LOWPREC_HD void ForEachOf(std::integer_sequence<int, kIndex...>, const F& f) {
   (f(std::integral_constant<int, kIndex>()), ...);
@@ -45,7 +57,10 @@ inline bool AddTerms(const Step& step, const Sums& before, Sums& after, const Le
   typename Step::Doubt doubt = step.None();
   typename Step::State states[Shape::kSums];
   ForEach<Shape::kSums>([&](auto i) { s[i] = before.s[i], states[i] = before.states[i]; });
-  for (int64_t i = 0; i < count; ++i, b += kColumns) {
+  constexpr bool kToZero = kCountsToZero<Left>;
+  const int64_t end = kToZero ? 0 : count;
+  for (int64_t at = end - count; at != end; ++at, b += kColumns) {
+    const int64_t i = kToZero ? at + count : at;
     V right[Shape::kVectors];
     ForEach<Shape::kVectors>([&](auto v) { right[v] = L::Load(b + v * L::kLanes); });
     if constexpr (Step::kPairs) {
@@ -142,6 +157,18 @@ inline const double* Widened(const TileTask& tile) {
   return wide->elements;
 }
 
+// totals <- round(totals + sums), and sums <- 0. Inlined, so that sums stay in registers from one
+// chunk to the next.
+template <typename Chunk, typename Step, typename Shape>
+LOWPREC_HD void AddChunk(const Chunk& step, Sums<Step, Shape>& sums, float* totals) {
+  using L = typename Step::Lanes;
+  ForEach<Shape::kSums>([&](auto i) __attribute__((always_inline)) {
+    constexpr int kRow = i / Shape::kVectors, kColumn = i % Shape::kVectors * L::kLanes;
+    step.Add(totals + kRow * kColumns + kColumn, sums.s[i], sums.states[i]);
+    sums.s[i] = L::Set(0);
+  });
+}
+
 // Steps k_begin to k_end of a tile, Shape's rows of it at a time; noinline keeps it within a
 // rounding mode's scope.
 template <typename Step, typename Shape, LeftLayout kLayout>
@@ -198,21 +225,18 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
           k = end;
         } else {
           const int64_t stop = Min(end, run->k_end), from = k - run->k_begin;
-          const float* lanes[Shape::kRows];
+          LanesApart<Shape::kRows> left;
           ForEach<Shape::kRows>(
-              [&](auto row) { lanes[row] = tile.lanes[top + row] + run->offset + from; });
-          StepTerms(
-              step, careful, sums, [&](int row, int64_t i) { return lanes[row][i]; }, b, stop - k);
+              [&](auto row) { left.lanes[row] = tile.lanes[top + row] + run->offset + from; });
+          StepTerms(step, careful, sums, left, b, stop - k);
           k = stop;
           if (k == run->k_end) ++run;
         }
       }
       if (chunk <= 0 || (end != chunk_end && end != tile.k)) continue;
-      // totals <- round(totals + sums).
-      for_each_sum([&](auto& sum, auto& state, int row, int column) {
-        chunk_step.Add(&tile.totals[row][column], sum, state);
-        sum = L::Set(0);
-      });
+      for (int part = 0; part < kParts; ++part) {
+        AddChunk(chunk_step, sums[part], &tile.totals[top][part * kWidth]);
+      }
     }
     for_each_sum([&](auto& sum, auto& state, int row, int column) {
       L::Store(&tile.sums[row][column], sum);
