@@ -181,11 +181,14 @@ inline void MarkSkipped(const ConvBlock& block, const LeftPanel& panel, const Wi
 // A piece of a panel of the left operand stays in the first-level cache.
 constexpr int64_t kDepth = 256;
 
-// What a thread needs for one panel of rows at a time.
+// Panels of rows that take turns, so that one of the right operand is read once for all of them.
+constexpr int kPanelsTogether = 4;
+
+// What a thread needs for these.
 struct ConvScratch {
-  alignas(64) float packed[kDepth * kRows];
+  alignas(64) float packed[kPanelsTogether][kDepth * kRows];
   alignas(64) float marked[kDepth * kRows];
-  alignas(64) double wide[kDepth * kRows];
+  alignas(64) double wide[kPanelsTogether][kDepth * kRows];
 };
 
 // The index-th panel of rows of a group.
@@ -248,9 +251,7 @@ inline void FindLanes(const ConvBlock& block, const LeftPanel& panel, const floa
   }
 }
 
-// Whole sums of some panels of rows, in kForward and kBackward. They take turns, so that a panel of
-// the right operand is read once for all.
-constexpr int kPanelsTogether = 4;
+// Whole sums of some panels of rows that take turns, in kForward and kBackward.
 inline void MultiplyInPlace(const ConvBlock& block, const LeftPanel* panels, int count,
                             int64_t first, int64_t last, const PathChoice& choice, TileTask* tile) {
   static_assert(sizeof(TileRun) == sizeof(ConvRun), "one struct for every instruction set");
@@ -270,40 +271,50 @@ inline void MultiplyInPlace(const ConvBlock& block, const LeftPanel* panels, int
   }
 }
 
-// Adds the block's terms to the tiles of a panel of rows and of the column panels [first, last),
-// from pieces of the panel that are copied out of the padded image, where elements of a lane may
-// lie a power of two apart, and so in few lines of the cache: kGradient.
-inline void AddCopied(const ConvBlock& block, const LeftPanel& panel, int64_t first, int64_t last,
-                      const PathChoice& choice, TileTask* tiles, ConvScratch* scratch) {
+// Adds the block's terms to the tiles of some panels of rows and of the column panels [first,
+// last), from pieces of the panels that are copied out of the padded image, where elements of a
+// lane may lie a power of two apart, and so in few lines of the cache: kGradient. The panels take
+// turns as in MultiplyInPlace; they are neighbours in the image, too.
+inline void AddCopied(const ConvBlock& block, const LeftPanel* panels, int count, int64_t first,
+                      int64_t last, const PathChoice& choice, TileTask* tiles,
+                      ConvScratch* scratch) {
   const ConvShape& s = block.task.product.shape;
-  const int64_t tap = panel.first_row / s.GroupIn(), c = panel.first_row % s.GroupIn();
-  const int64_t i = tap / s.filter_width, j = tap % s.filter_width;
-  const float* lanes =
-      block.source +
-      (i * s.dilation_height * block.layout.row_step + j * s.dilation_width) * s.in_channels +
-      panel.group * s.GroupIn() + c;
+  const float* lanes[kPanelsTogether];
+  for (int i = 0; i < count; ++i) {
+    const int64_t tap = panels[i].first_row / s.GroupIn(), c = panels[i].first_row % s.GroupIn();
+    const int64_t h = tap / s.filter_width * s.dilation_height;
+    const int64_t w = tap % s.filter_width * s.dilation_width;
+    lanes[i] = block.source + (h * block.layout.row_step + w) * s.in_channels +
+               panels[i].group * s.GroupIn() + c;
+  }
   const int64_t step = s.stride_width * s.in_channels;
   for (int64_t run = 0, k = block.k_begin; run < block.num_runs;) {
     const int64_t k_begin = k, most = k_begin + kDepth;
-    float* to = scratch->packed;
     while (run < block.num_runs && k < most) {
       const ConvRun& here = block.runs[run];
-      const float* from = lanes + here.offset + (k - here.k_begin) * step;
       const int64_t k_end = Min(here.k_end, most);
-      for (; k < k_end; ++k, from += step, to += kRows) {
-        memcpy(to, from, kRows * sizeof(float));
+      for (int i = 0; i < count; ++i) {
+        const float* from = lanes[i] + here.offset + (k - here.k_begin) * step;
+        float* to = scratch->packed[i] + (k - k_begin) * kRows;
+        for (int64_t n = k; n < k_end; ++n, from += step, to += kRows) {
+          memcpy(to, from, kRows * sizeof(float));
+        }
       }
+      k = k_end;
       run += k == here.k_end;
     }
-    WidePanel wide = {scratch->wide};
+    WidePanel wide[kPanelsTogether];
+    for (int i = 0; i < count; ++i) wide[i].elements = scratch->wide[i];
     for (int64_t column = first; column < last; ++column) {
-      TileTask& tile = tiles[column - first];
-      tile.a = scratch->packed;
-      tile.wide = &wide;
-      tile.k_begin = k_begin;
-      tile.k_end = k;
-      tile.b = RightPanel(block, panel.group, column, k_begin);
-      RunTile(tile, choice);
+      for (int i = 0; i < count; ++i) {
+        TileTask& tile = tiles[i * (last - first) + column - first];
+        tile.a = scratch->packed[i];
+        tile.wide = &wide[i];
+        tile.k_begin = k_begin;
+        tile.k_end = k;
+        tile.b = RightPanel(block, panels[i].group, column, k_begin);
+        RunTile(tile, choice);
+      }
     }
   }
 }
@@ -315,12 +326,13 @@ inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, in
   const ConvProduct& p = task.product;
   const bool gradient = p.pass == ConvPass::kGradient;
   const int64_t group_panels = (panel.group - block.group_begin) * block.ColumnPanels(kColumns);
+  float* const packed = scratch->packed[0];
   WindowPixel at[kRows];
   ChannelRun runs[kRows];
   int run_count = 0;
   if (gradient) {
     run_count = ChannelRuns(p.shape, panel, runs);
-    if (panel.width < kRows) memset(scratch->packed, 0, sizeof(scratch->packed));
+    if (panel.width < kRows) memset(packed, 0, sizeof(scratch->packed[0]));
   } else {
     for (int lane = 0; lane < panel.width; ++lane) {
       at[lane] = WindowPixel(p, panel.first_row + lane);
@@ -328,17 +340,17 @@ inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, in
   }
   for (panel.k_begin = block.k_begin; panel.k_begin < block.k_end; panel.k_begin = panel.k_end) {
     panel.k_end = Min(panel.k_begin + kDepth, block.k_end);
-    const bool padded = gradient ? PackChannels(block, panel, runs, run_count, scratch->packed)
-                                 : PackPixels(block, panel, at, scratch->packed);
+    const bool padded = gradient ? PackChannels(block, panel, runs, run_count, packed)
+                                 : PackPixels(block, panel, at, packed);
     PanelRange seen = *range;
     const int64_t size = (panel.k_end - panel.k_begin) * kRows;
-    for (int64_t i = 0; i < size; ++i) Include(seen, scratch->packed[i]);
+    for (int64_t i = 0; i < size; ++i) Include(seen, packed[i]);
     *range = seen;
     bool is_marked = false;
-    WidePanel wide = {scratch->wide};
+    WidePanel wide = {scratch->wide[0]};
     for (int64_t j = first; j < last; ++j) {
       TileTask& tile = tiles[j - first];
-      tile.a = scratch->packed;
+      tile.a = packed;
       tile.wide = &wide;
       tile.b = RightPanel(block, panel.group, j, panel.k_begin);
       tile.k_begin = panel.k_begin;
@@ -348,7 +360,7 @@ inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, in
       tile.masked = padded && !TakesAnyLayout(choice);
       if (tile.masked) {
         if (!is_marked) {
-          MarkSkipped(block, panel, at, runs, run_count, scratch->packed, scratch->marked);
+          MarkSkipped(block, panel, at, runs, run_count, packed, scratch->marked);
         }
         is_marked = true;
         tile.a = scratch->marked;
@@ -362,7 +374,12 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
   const ConvTask& task = block.task;
   const int64_t row_panels = block.RowPanels(kRows), column_panels = block.ColumnPanels(kColumns);
   const int64_t most = (column_panels + block.column_groups - 1) / block.column_groups;
-  const int64_t tiles_size = block.tiles == nullptr ? most : 0;
+  const bool gradient = task.product.pass == ConvPass::kGradient;
+  // In kGradient all their tiles are on their way at once.
+  constexpr int64_t kMostTiles = (512 << 10) / sizeof(TileTask);
+  const int64_t together =
+      gradient ? Max(Min(kPanelsTogether, kMostTiles / most), 1) : kPanelsTogether;
+  const int64_t tiles_size = block.tiles != nullptr ? 0 : gradient ? most * together : most;
   // Memory of the thread's own: pieces of the left operand, and sums unless they are kept.
   const size_t bytes =
       sizeof(ConvScratch) + static_cast<size_t>(tiles_size) * sizeof(TileTask) + 64;
@@ -382,24 +399,23 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
                         task.product.Length(), kSupport);
   }
   const bool in_place = block.num_runs > 0 && TakesAnyLayout(choice);
-  const bool gradient = task.product.pass == ConvPass::kGradient;
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t row_panel = unit / block.column_groups % row_panels;
     const int64_t group = unit / block.column_groups / row_panels;
-    const int64_t first = Min(unit % block.column_groups * most, column_panels);
+    const int64_t column_group = unit % block.column_groups;
+    const int64_t first = Min(column_group * most, column_panels);
     const int64_t last = Min(first + most, column_panels);
     if (first == last) continue;
-    const LeftPanel panel = PanelAt(block, block.group_begin + group, row_panel);
+    LeftPanel panels[kPanelsTogether] = {PanelAt(block, block.group_begin + group, row_panel)};
+    int count = 1;
+    // Units that follow are panels of rows too, if the columns are not divided.
+    while (in_place && block.column_groups == 1 && count < together && unit + 1 < end &&
+           row_panel + count < row_panels) {
+      panels[count] = PanelAt(block, block.group_begin + group, row_panel + count);
+      ++count;
+      ++unit;
+    }
     if (in_place && !gradient) {
-      // Units that follow are panels of rows too, if the columns are not divided.
-      LeftPanel panels[kPanelsTogether] = {panel};
-      int count = 1;
-      while (block.column_groups == 1 && count < kPanelsTogether && unit + 1 < end &&
-             row_panel + count < row_panels) {
-        panels[count] = PanelAt(block, block.group_begin + group, row_panel + count);
-        ++count;
-        ++unit;
-      }
       MultiplyInPlace(block, panels, count, first, last, choice, own);
       continue;
     }
@@ -408,15 +424,18 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
     if (block.tiles != nullptr) {
       const int64_t index = group * row_panels + row_panel;
       tiles = static_cast<TileTask*>(block.tiles) + index * column_panels + first;
-      range = block.a_range + index * block.column_groups + unit % block.column_groups;
+      range = block.a_range + index * block.column_groups + column_group;
     }
-    if (block.k_begin == 0) StartTiles(block, panel, first, last, tiles);
+    const auto for_each_panel = [&](const auto& f) {
+      for (int i = 0; i < count; ++i) f(block, panels[i], first, last, tiles + i * (last - first));
+    };
+    if (block.k_begin == 0) for_each_panel(StartTiles);
     if (in_place) {
-      AddCopied(block, panel, first, last, choice, tiles, scratch);
+      AddCopied(block, panels, count, first, last, choice, tiles, scratch);
     } else {
-      AddPacked(block, panel, first, last, tiles, range, scratch);
+      AddPacked(block, panels[0], first, last, tiles, range, scratch);
     }
-    if (block.k_end == task.product.Length()) StoreTiles(block, panel, first, last, tiles);
+    if (block.k_end == task.product.Length()) for_each_panel(StoreTiles);
   }
   free(memory);
 }
