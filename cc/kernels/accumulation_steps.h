@@ -49,9 +49,10 @@ enum class NearestMethod {
   // one. It does not where t is less than 2^(e-d+1) above 2^e: there it is rounded to halves of the
   // last place, and t to 2^e all the same, being within a quarter if 2 m + 3 <= M.
   kScaled,
-  // The same for any m > 0, with y = 2^d t + 2^e, or 2^(e+1) where that carries into the exponent:
-  // y - t lies in [2^(e+d), 2^(e+d+1)), and y is as even as before.
-  kRaised,
+  // The same for any m < M, with y = (2^d + 1) t, rounded: Veltkamp's splitting (Dekker, 1971).
+  // That
+  // ties go to the even one too is found by trying every t (accumulation_path_test).
+  kVeltkamp,
   // The same where sums may lie below the lowest normal binade: their y is that of the binade.
   kUnderflow,
 };
@@ -84,13 +85,11 @@ struct NearestStep : SureStep {
     const Bits exponent = (sign - 1) & ~((Bits{1} << L::kMantissaBits) - 1);
     sign_ = L::SetBits(sign);
     exponent_ = L::SetBits(exponent);
-    Bits shift = drop << L::kMantissaBits;
-    if (kMethod == NearestMethod::kRaised) shift += Bits{1} << spec.mantissa_bits;
     // 1.5 times as much is added, so that it need not have the sum's sign.
-    if (kUnderflow) shift += Bits{1} << (L::kMantissaBits - 1);
-    shift_ = L::SetBits(shift);
-    scale_ = L::SetBits((static_cast<Bits>(L::kMantissaBits == 23 ? 127 : 1023) + drop)
-                        << L::kMantissaBits);
+    shift_ = L::SetBits((drop << L::kMantissaBits) + (Bits{1} << (L::kMantissaBits - 1)));
+    static_assert(kMethod != NearestMethod::kVeltkamp || L::kMantissaBits == 23, "tried");
+    const float power = PowerOfTwo(static_cast<int>(drop));
+    scale_ = L::Set(kMethod == NearestMethod::kVeltkamp ? power + 1 : power);
     lowest_ = L::Set(PowerOfTwo(FloatMinExponent(AccumulatorFormat(spec))));
   }
 
@@ -114,18 +113,14 @@ struct NearestStep : SureStep {
       return L::ProductMinus(t, scale_, L::ProductMinus(t, scale_, t));
     }
 #endif
-    const V y = L::AddBits(t, shift_);
+    const V y = L::Product(t, scale_);
     return L::Sub(y, L::Sub(y, t));
   }
 
-  // Round of two sums. An integer addition might take an adder's turn: a product takes none.
+  // Round of two sums.
   void RoundPair(V& s0, V& s1, V a0, V a1, V b, Doubt&) const {
     const V t0 = L::Fma(a0, b, s0), t1 = L::Fma(a1, b, s1);
-    const auto scaled = [this](V t) {
-      if constexpr (kMethod == NearestMethod::kScaled) return L::Product(t, scale_);
-      return L::AddBits(t, shift_);
-    };
-    const V y0 = scaled(t0), y1 = scaled(t1);
+    const V y0 = L::Product(t0, scale_), y1 = L::Product(t1, scale_);
     const V above0 = L::Sub(y0, t0), above1 = L::Sub(y1, t1);
     s0 = L::Sub(y0, above0);
     s1 = L::Sub(y1, above1);
@@ -142,24 +137,33 @@ template <bool kMasked>
 using LowDoubleStep = NearestStep<DoubleLanes, NearestMethod::kUnderflow, false, kMasked>;
 
 // Rounding the sum of two numbers of m + 1 bits to W bits first is innocuous if W >= 2 (m + 1) + 1
-// (Figueroa, "When is double rounding innocuous?", 1995): float32 up to m = 10, then float64.
+// (Figueroa, "When is double rounding innocuous?", 1995): float32 up to m = 10, then float64. Where
+// float32 holds the sum, which is most often, it is enough too.
 template <bool kUnderflow>
 struct NearestChunkStep {
+  using V = FloatLanes::Vector;
   explicit NearestChunkStep(const AccumulatorSpec& spec)
       : in_float(kUnderflow && spec.mantissa_bits <= 10), narrow(spec), wide(spec) {}
-  void Add(float* total, FloatLanes::Vector sum, NoState& state) const {
-    if (in_float) return narrow.Add(total, sum, state);
+  void Add(float* total, V sum, NoState& state) const {
+    if (in_float || IsExact(FloatLanes::Load(total), sum)) return narrow.Add(total, sum, state);
     alignas(64) float sums[FloatLanes::kLanes];
     FloatLanes::Store(sums, sum);
     for (int i = 0; i < FloatLanes::kLanes; i += DoubleLanes::kLanes) {
       wide.Add(total + i, DoubleLanes::Load(sums + i), state);
     }
   }
+  // Whether float32 holds a + b: the difference of the sum and the larger is not rounded.
+  static bool IsExact(V a, V b) {
+    const V sum = FloatLanes::Add(a, b);
+    return FloatLanes::AllEqual(FloatLanes::Sub(sum, a), b, FloatLanes::Sub(sum, b), a);
+  }
+  using Narrow = std::conditional_t<kUnderflow, LowFloatStep<false>,
+                                    NearestStep<FloatLanes, NearestMethod::kVeltkamp, false>>;
+  using Wide = std::conditional_t<kUnderflow, LowDoubleStep<false>,
+                                  NearestStep<DoubleLanes, NearestMethod::kScaled, false>>;
   bool in_float;
-  ChunkStep<LowFloatStep<false>> narrow;
-  ChunkStep<std::conditional_t<kUnderflow, LowDoubleStep<false>,
-                               NearestStep<DoubleLanes, NearestMethod::kScaled, false>>>
-      wide;
+  ChunkStep<Narrow> narrow;
+  ChunkStep<Wide> wide;
 };
 
 // What steps have in common that guess from a sum t rounded to the lanes' bits. In doubt is whether

@@ -27,6 +27,7 @@ struct FloatLanes {
   static Vector Load(const float* p) { return _mm512_loadu_ps(p); }
   static void Store(float* p, Vector v) { _mm512_storeu_ps(p, v); }
   static Vector Fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+  static Vector Product(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
   static Vector ProductMinus(Vector a, Vector b, Vector c) { return _mm512_fmsub_ps(a, b, c); }
   static Vector Add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
   static Vector Sub(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
@@ -53,6 +54,9 @@ struct FloatLanes {
     // The smaller magnitude, with up's sign: an exact zero is -0 only when rounding down.
     const Vector inner = _mm512_range_ps(up, down, 2);
     return OrAnd(inner, _mm512_xor_ps(down, up), SetBits(1));
+  }
+  static bool AllEqual(Vector a, Vector b, Vector c, Vector d) {  // a and b, c and d, in all lanes
+    return (_mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ) | _mm512_cmp_ps_mask(c, d, _CMP_NEQ_UQ)) == 0;
   }
   static Vector LoadBits(const uint32_t* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
   static void StoreBits(uint32_t* p, Vector v) { _mm512_storeu_si512(p, _mm512_castps_si512(v)); }
@@ -86,6 +90,7 @@ struct DoubleLanes {
   static Vector Load(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
   static void Store(float* p, Vector v) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(v)); }
   static Vector Fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_pd(a, b, c); }
+  static Vector Product(Vector a, Vector b) { return _mm512_mul_pd(a, b); }
   static Vector ProductMinus(Vector a, Vector b, Vector c) { return _mm512_fmsub_pd(a, b, c); }
   static Vector Add(Vector a, Vector b) { return _mm512_add_pd(a, b); }
   static Vector Sub(Vector a, Vector b) { return _mm512_sub_pd(a, b); }
@@ -134,6 +139,10 @@ struct FloatLanes {
   }
   static Vector IfNan(Vector x, Vector yes, Vector no) {
     return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  }
+  static bool AllEqual(Vector a, Vector b, Vector c, Vector d) {  // a and b, c and d, in all lanes
+    return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(a, b, _CMP_NEQ_UQ),
+                                           _mm256_cmp_ps(c, d, _CMP_NEQ_UQ))) == 0;
   }
   static Vector LoadBits(const uint32_t* p) {
     return _mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -264,6 +273,12 @@ struct PortableLanes {
   static Vector MinBits(Vector a, Vector b) {
     const Integers x = reinterpret_cast<Integers>(a), y = reinterpret_cast<Integers>(b);
     return reinterpret_cast<Vector>(x < y ? x : y);
+  }
+  static bool AllEqual(Vector a, Vector b, Vector c, Vector d) {
+    const Integers differ = reinterpret_cast<Integers>(a != b) | reinterpret_cast<Integers>(c != d);
+    Int any = 0;
+    for (int i = 0; i < kCount; ++i) any |= differ[i];
+    return any == 0;
   }
   static bool AnyLess(Vector a, Vector b) {
     const Integers less = reinterpret_cast<Integers>(a) < reinterpret_cast<Integers>(b);

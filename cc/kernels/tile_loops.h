@@ -99,21 +99,21 @@ inline void RunGuesses(TileTask& tile) {
 // For a choice that TakesAnyLayout.
 template <LeftLayout kLayout>
 inline void RunFastTile(TileTask& tile, const PathChoice& choice) {
-  constexpr NearestMethod kScaled = NearestMethod::kScaled, kRaised = NearestMethod::kRaised;
+  constexpr NearestMethod kScaled = NearestMethod::kScaled, kVeltkamp = NearestMethod::kVeltkamp;
   const int m = tile.accumulator.mantissa_bits;
   constexpr bool kFloatOdd = OddLanes::kMantissaBits == FloatLanes::kMantissaBits;
   switch (choice.path) {
     case AccumulationPath::kNearest:
       return AllowsScaled(FloatLanes::kMantissaBits, m)
                  ? RunSteps<NearestStep<FloatLanes, kScaled, false>, FloatShape, kLayout>(tile)
-                 : RunSteps<NearestStep<FloatLanes, kRaised, false>, FloatShape, kLayout>(tile);
+                 : RunSteps<NearestStep<FloatLanes, kVeltkamp, false>, FloatShape, kLayout>(tile);
     case AccumulationPath::kNearestDouble:
       return RunSteps<NearestStep<DoubleLanes, kScaled, false>, DoubleShape, kLayout>(tile);
     case AccumulationPath::kNearestOdd:
       if constexpr (kFloatOdd) {
         return AllowsScaled(FloatLanes::kMantissaBits, m)
                    ? RunSteps<NearestStep<OddLanes, kScaled, true>, FloatShape, kLayout>(tile)
-                   : RunSteps<NearestStep<OddLanes, kRaised, true>, FloatShape, kLayout>(tile);
+                   : RunSteps<NearestStep<OddLanes, kVeltkamp, true>, FloatShape, kLayout>(tile);
       } else {
         return RunGuesses<false, kLayout>(tile);
       }

@@ -98,6 +98,31 @@ TEST_P(MatMulTest, DoubleRoundingOfTheDesign) {
   EXPECT_EQ(product.At(0, 0), ToBits<float>(0x1p20f + 64));
 }
 
+// Chunks of 1 + 2^-11 and 2^-12 - 2^-24, in either order: their sum in float32 is the tie that the
+// exact one is just below.
+TEST_P(MatMulTest, DoubleRoundingOfChunks) {
+  Problem p;
+  p.m = 4;
+  p.n = 8;
+  p.k = 4;
+  p.SetFormat({8, 11, Specials::kIeee, false, true});
+  p.accumulator.chunk = 2;
+  p.a_spec = p.b_spec = {3, -30};
+  for (const float sign : {1.0f, -1.0f}) {
+    for (const float x : {1.0f, 0x1p-11f, 0x1p-12f, -0x1p-24f, 0x1p-12f, -0x1p-24f, 1.0f, 0x1p-11f})
+      p.a.push_back(ToBits<float>(sign * x));
+  }
+  p.b.assign(p.k * p.n, ToBits<float>(1.0f));
+  Product product(kernel_, p);
+  product.All();
+  for (int row = 0; row < p.m; ++row) {
+    const float expected = row < 2 ? 1 + 0x1p-11f : -1 - 0x1p-11f;
+    for (int column = 0; column < p.n; ++column) {
+      EXPECT_EQ(product.At(row, column), ToBits<float>(expected)) << row << ", " << column;
+    }
+  }
+}
+
 // Sums of equal terms grow as fast as sums can: those that just fit, and those that overflow.
 TEST_P(MatMulTest, LargestSums) {
   for (int i = 0; i < Rounds(6000); ++i) {
