@@ -116,7 +116,7 @@ class QuantizeGradOpBase : public OpKernel {
                 InvalidArgument("dy's shape ", dy.shape().DebugString(), " is not x's ",
                                 x.shape().DebugString()));
     Tensor* dx = nullptr;
-    OP_REQUIRES_OK(ctx, ctx->forward_input_or_allocate_output({1}, 0, x.shape(), &dx));
+    OP_REQUIRES_OK(ctx, ctx->forward_input_or_allocate_output({0, 1}, 0, x.shape(), &dx));
     if (x.NumElements() == 0) return;
     Run(ctx, dy.flat<float>().data(), x.flat<T>().data(), dx->template flat<T>().data(),
         x.NumElements());
@@ -137,6 +137,7 @@ class QuantizeGradCpuOp : public QuantizeGradOpBase<T> {
   void Run(OpKernelContext* ctx, const float* dy, const T* x, T* dx, int64_t n) override {
     const T lowest = this->lowest_, highest = this->highest_;
     RunSharded(ctx, n, 1, [=](int64_t begin, int64_t end) {
+#pragma GCC ivdep  // dx may be dy or x
       for (int64_t i = begin; i < end; ++i) dx[i] = StraightThrough(dy[i], x[i], lowest, highest);
     });
   }
