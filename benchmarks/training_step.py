@@ -179,6 +179,7 @@ def main():
     console.print(table)
     console.print(_profile.table(profiles))
     values = {
+        "command": f"python benchmarks/training_step.py {arguments.network}",
         "milliseconds_per_step": steps,
         "milliseconds_of_parts": pieces,
         "profile": {name: _profile.rows(parts) for name, parts in profiles.items()},
