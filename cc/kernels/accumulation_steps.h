@@ -49,9 +49,8 @@ enum class NearestMethod {
   // one. It does not where t is less than 2^(e-d+1) above 2^e: there it is rounded to halves of the
   // last place, and t to 2^e all the same, being within a quarter if 2 m + 3 <= M.
   kScaled,
-  // The same for any m < M, with y = (2^d + 1) t, rounded: Veltkamp's splitting (Dekker, 1971).
-  // That
-  // ties go to the even one too is found by trying every t (accumulation_path_test).
+  // The same for any m < M, with y = (2^d + 1) t, rounded: Veltkamp's splitting (Dekker, 1971). By
+  // trying every t (accumulation_path_test), ties go to the even one here too.
   kVeltkamp,
   // The same where sums may lie below the lowest normal binade: their y is that of the binade.
   kUnderflow,
@@ -87,7 +86,8 @@ struct NearestStep : SureStep {
     exponent_ = L::SetBits(exponent);
     // 1.5 times as much is added, so that it need not have the sum's sign.
     shift_ = L::SetBits((drop << L::kMantissaBits) + (Bits{1} << (L::kMantissaBits - 1)));
-    static_assert(kMethod != NearestMethod::kVeltkamp || L::kMantissaBits == 23, "tried");
+    static_assert(kMethod != NearestMethod::kVeltkamp || L::kMantissaBits == 23,
+                  "tried in float32 alone");
     const float power = PowerOfTwo(static_cast<int>(drop));
     scale_ = L::Set(kMethod == NearestMethod::kVeltkamp ? power + 1 : power);
     lowest_ = L::Set(PowerOfTwo(FloatMinExponent(AccumulatorFormat(spec))));
