@@ -123,6 +123,27 @@ TEST_P(MatMulTest, DoubleRoundingOfChunks) {
   }
 }
 
+// A NaN stays one to the end: of a sum, of all columns' sums, and of the total of chunks.
+TEST_P(MatMulTest, NansStay) {
+  for (int i = 0; i < Rounds(200); ++i) {
+    Problem p;
+    p.m = 3;
+    p.n = inputs_.Between(1, 10);
+    p.k = inputs_.Between(1, 120);
+    p.SetFormat(inputs_.AnyFormat());
+    p.accumulator.rounding = static_cast<int>(inputs_.OneOf(kRoundings));
+    p.accumulator.chunk = inputs_.OneIn(3) ? 0 : inputs_.OneIn(2) ? 64 : inputs_.Between(1, 40);
+    FillRandom(inputs_, kOperandFormats[0], kOperandFormats[0], {0, 3, 0, 3}, &p);
+    const uint32_t nan = 0x7FC00000u, infinity = 0x7F800000u;
+    // One row, and columns: all, or all but the first.
+    p.a[p.k + inputs_.Below(p.k)] = inputs_.OneIn(2) ? nan : infinity;
+    for (int64_t column = inputs_.Between(0, 1); column < p.n; ++column) {
+      p.b[inputs_.Below(p.k) * p.n + column] = nan;
+    }
+    if (!Check(p)) return;
+  }
+}
+
 // Sums of equal terms grow as fast as sums can: those that just fit, and those that overflow.
 TEST_P(MatMulTest, LargestSums) {
   for (int i = 0; i < Rounds(6000); ++i) {
