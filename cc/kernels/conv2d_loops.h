@@ -184,11 +184,14 @@ constexpr int64_t kDepth = 256;
 // Panels of rows that take turns, so that one of the right operand is read once for all of them.
 constexpr int kPanelsTogether = 4;
 
-// What a thread needs for these.
-struct ConvScratch {
+// What a thread needs: pieces of such panels, or of one that may have to be marked and widened.
+union ConvScratch {
   alignas(64) float packed[kPanelsTogether][kDepth * kRows];
-  alignas(64) float marked[kDepth * kRows];
-  alignas(64) double wide[kPanelsTogether][kDepth * kRows];
+  struct {
+    alignas(64) float packed[kDepth * kRows];
+    alignas(64) float marked[kDepth * kRows];
+    alignas(64) double wide[kDepth * kRows];
+  } alone;
 };
 
 // The index-th panel of rows of a group.
@@ -303,13 +306,12 @@ inline void AddCopied(const ConvBlock& block, const LeftPanel* panels, int count
       k = k_end;
       run += k == here.k_end;
     }
-    WidePanel wide[kPanelsTogether];
-    for (int i = 0; i < count; ++i) wide[i].elements = scratch->wide[i];
+    WidePanel wide = {scratch->alone.wide};
     for (int64_t column = first; column < last; ++column) {
       for (int i = 0; i < count; ++i) {
         TileTask& tile = tiles[i * (last - first) + column - first];
         tile.a = scratch->packed[i];
-        tile.wide = &wide[i];
+        tile.wide = count == 1 ? &wide : nullptr;
         tile.k_begin = k_begin;
         tile.k_end = k;
         tile.b = RightPanel(block, panels[i].group, column, k_begin);
@@ -326,13 +328,13 @@ inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, in
   const ConvProduct& p = task.product;
   const bool gradient = p.pass == ConvPass::kGradient;
   const int64_t group_panels = (panel.group - block.group_begin) * block.ColumnPanels(kColumns);
-  float* const packed = scratch->packed[0];
+  float* const packed = scratch->alone.packed;
   WindowPixel at[kRows];
   ChannelRun runs[kRows];
   int run_count = 0;
   if (gradient) {
     run_count = ChannelRuns(p.shape, panel, runs);
-    if (panel.width < kRows) memset(packed, 0, sizeof(scratch->packed[0]));
+    if (panel.width < kRows) memset(packed, 0, sizeof(scratch->alone.packed));
   } else {
     for (int lane = 0; lane < panel.width; ++lane) {
       at[lane] = WindowPixel(p, panel.first_row + lane);
@@ -347,7 +349,7 @@ inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, in
     for (int64_t i = 0; i < size; ++i) Include(seen, packed[i]);
     *range = seen;
     bool is_marked = false;
-    WidePanel wide = {scratch->wide[0]};
+    WidePanel wide = {scratch->alone.wide};
     for (int64_t j = first; j < last; ++j) {
       TileTask& tile = tiles[j - first];
       tile.a = packed;
@@ -360,10 +362,10 @@ inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, in
       tile.masked = padded && !TakesAnyLayout(choice);
       if (tile.masked) {
         if (!is_marked) {
-          MarkSkipped(block, panel, at, runs, run_count, packed, scratch->marked);
+          MarkSkipped(block, panel, at, runs, run_count, packed, scratch->alone.marked);
         }
         is_marked = true;
-        tile.a = scratch->marked;
+        tile.a = scratch->alone.marked;
       }
       RunTile(tile, choice);
     }
@@ -374,11 +376,20 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
   const ConvTask& task = block.task;
   const int64_t row_panels = block.RowPanels(kRows), column_panels = block.ColumnPanels(kColumns);
   const int64_t most = (column_panels + block.column_groups - 1) / block.column_groups;
+  // One way for the whole block, if all its values allow it.
+  PathChoice choice;
+  if (block.num_runs > 0) {
+    const PanelRange right = RangeOf(block.b_range, block.Groups() * column_panels);
+    choice = ChoosePath(task.accumulator, task.a_spec, task.b_spec, block.source_range, right,
+                        task.product.Length(), kSupport);
+  }
+  const bool in_place = block.num_runs > 0 && TakesAnyLayout(choice);
   const bool gradient = task.product.pass == ConvPass::kGradient;
-  // In kGradient all their tiles are on their way at once.
-  constexpr int64_t kMostTiles = (512 << 10) / sizeof(TileTask);
-  const int64_t together =
-      gradient ? Max(Min(kPanelsTogether, kMostTiles / most), 1) : kPanelsTogether;
+  int64_t together = in_place ? kPanelsTogether : 1;
+  if (gradient) {  // all their tiles are on their way at once; there is room to widen one panel
+    constexpr int64_t kMostTiles = (512 << 10) / sizeof(TileTask);
+    together = IsFastest(choice) ? Max(Min(together, kMostTiles / most), 1) : 1;
+  }
   const int64_t tiles_size = block.tiles != nullptr ? 0 : gradient ? most * together : most;
   // Memory of the thread's own: pieces of the left operand, and sums unless they are kept.
   const size_t bytes =
@@ -391,14 +402,6 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
   char* aligned = memory + (64 - reinterpret_cast<uintptr_t>(memory) % 64) % 64;
   ConvScratch* scratch = reinterpret_cast<ConvScratch*>(aligned);
   TileTask* own = reinterpret_cast<TileTask*>(aligned + sizeof(ConvScratch));
-  // One way for the whole block, if all its values allow it.
-  PathChoice choice;
-  if (block.num_runs > 0) {
-    const PanelRange right = RangeOf(block.b_range, block.Groups() * column_panels);
-    choice = ChoosePath(task.accumulator, task.a_spec, task.b_spec, block.source_range, right,
-                        task.product.Length(), kSupport);
-  }
-  const bool in_place = block.num_runs > 0 && TakesAnyLayout(choice);
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t row_panel = unit / block.column_groups % row_panels;
     const int64_t group = unit / block.column_groups / row_panels;
@@ -409,7 +412,7 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
     LeftPanel panels[kPanelsTogether] = {PanelAt(block, block.group_begin + group, row_panel)};
     int count = 1;
     // Units that follow are panels of rows too, if the columns are not divided.
-    while (in_place && block.column_groups == 1 && count < together && unit + 1 < end &&
+    while (block.column_groups == 1 && count < together && unit + 1 < end &&
            row_panel + count < row_panels) {
       panels[count] = PanelAt(block, block.group_begin + group, row_panel + count);
       ++count;

@@ -37,16 +37,14 @@ __attribute__((noinline)) void ExactTile(TileTask& tile) {
     const auto all_nan = [&] {
       bool all = true;
       for (int j = 0; j < tile.columns; ++j) {
-        all = all && (sums[j] != sums[j] || (chunk > 0 && totals[j] != totals[j]));
+        all = all && (sums[j] != sums[j] || totals[j] != totals[j]);
       }
       return all;
     };
     for (int64_t k = tile.k_begin; k < tile.k_end; ++k) {
       constexpr int64_t kOften = 16;
       if ((k - tile.k_begin) % kOften == 0 && all_nan()) {
-        for (int j = 0; j < tile.columns; ++j) {
-          sums[j] = totals[j] = FromBits<float>(kCanonicalNan);
-        }
+        for (int j = 0; j < tile.columns; ++j) totals[j] = FromBits<float>(kCanonicalNan);
         break;
       }
       const float a = tile.a[(k - tile.k_begin) * kRows + row];
