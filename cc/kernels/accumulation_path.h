@@ -18,6 +18,18 @@
 // And any sum that W bits hold exactly is safe: all terms are multiples of one power of two, and
 // sums are bounded.
 //
+// Let B + m < W - 1, whatever B and m are. Then float32 is right
+//
+//  - if |p| < |s|, in exponents. If t is not exact, |t| >= |s| / 2, so that s is a multiple of h.
+//  It
+//    is no tie in t's binade, but from below: to miss a tie by d, p has to be a nonzero multiple of
+//    h give or take d, hence be more than 2^(e-m-2), and its last bit worth 2^(e-m-1-B) or more,
+//    which W bits hold.
+//  - if else s and p are multiples of u, and |p| < 2^W u. A t of p's binade misses a tie by less
+//    than u, that is, by nothing. One above it has |s| of more than 2^(e-B): W bits hold that too.
+//
+// A few terms, with the sums before them, have such a u more often than all terms do.
+//
 // Sums below the lowest normal binade have ties at odd multiples of half the smallest quantum, of
 // which s is a multiple: B + m < W is safe.
 #ifndef TF_LOWPREC_CC_KERNELS_ACCUMULATION_PATH_H_
@@ -41,6 +53,8 @@ enum class AccumulationPath {
 struct PathChoice {
   AccumulationPath path = AccumulationPath::kExact;
   bool may_underflow = false;  // sums may lie below the format's lowest normal binade
+  // B + m < W - 1 in float32: kNearest does for terms with such a u.
+  bool float_for_few = false;
 };
 
 // What an instruction set offers.
@@ -96,6 +110,22 @@ LOWPREC_HD_INLINE int64_t SumExponent(int64_t term, int64_t n, int mantissa_bits
   return term + log2;
 }
 
+// What is said above of W, m and B.
+LOWPREC_HD bool MayRoundTwice(int width, int m, int product_bits) {
+  const bool small_sum = product_bits + m < width - 3;
+  const bool small_product =
+      (product_bits <= m + 1 && 2 * m + 2 < width) || (product_bits <= m && 2 * m + 2 == width);
+  return small_sum && small_product;
+}
+
+// Whether a choice may be float_for_few: for what formats alone say.
+LOWPREC_HD bool MayBeFloatForFew(const AccumulatorSpec& spec, const OperandSpec& a,
+                                 const OperandSpec& b) {
+  const int m = spec.mantissa_bits, product_bits = a.bits + b.bits;
+  return static_cast<Rounding>(spec.rounding) == Rounding::kNearestEven && product_bits + m < 23 &&
+         !MayRoundTwice(24, m, product_bits);
+}
+
 LOWPREC_HD_INLINE PathChoice ChoosePath(const AccumulatorSpec& spec, const OperandSpec& a_spec,
                                         const OperandSpec& b_spec, const PanelRange& a_range,
                                         const PanelRange& b_range, int64_t k,
@@ -127,10 +157,7 @@ LOWPREC_HD_INLINE PathChoice ChoosePath(const AccumulatorSpec& spec, const Opera
   const int product_bits = a_spec.bits + b_spec.bits;
   const auto safe = [&](int width) {
     const bool holds_all = zero || sum + 1 - quantum <= width;
-    const bool small_sum = product_bits + m < width - 3;
-    const bool small_product =
-        (product_bits <= m + 1 && 2 * m + 2 < width) || (product_bits <= m && 2 * m + 2 == width);
-    return holds_all || (small_sum && small_product);
+    return holds_all || MayRoundTwice(width, m, product_bits);
   };
   // A float32 FMA may lose bits below 2^-149; so may a product on its own, without FMA.
   const bool in_float = zero || quantum >= -149 || (support.fma && !choice.may_underflow);
@@ -144,10 +171,10 @@ LOWPREC_HD_INLINE PathChoice ChoosePath(const AccumulatorSpec& spec, const Opera
         return {};
       } else if (safe(24) && in_float && product_in_float) {
         choice.path = AccumulationPath::kNearest;
-      } else if (safe(53)) {
-        choice.path = AccumulationPath::kNearestDouble;
       } else {
-        choice.path = AccumulationPath::kNearestOdd;
+        choice.path = safe(53) ? AccumulationPath::kNearestDouble : AccumulationPath::kNearestOdd;
+        choice.float_for_few = MayBeFloatForFew(spec, a_spec, b_spec) && in_float &&
+                               product_in_float && !choice.may_underflow;
       }
       return choice;
     case Rounding::kTowardZero:

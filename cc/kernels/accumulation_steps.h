@@ -27,7 +27,7 @@ struct SureStep {
   using State = NoState;
   using Doubt = NoDoubt;
   static constexpr int kGuesses = 0;
-  static constexpr bool kPairs = false, kTowardZero = false;
+  static constexpr bool kPairs = false, kTowardZero = false, kHasPlain = false;
   Doubt None() const { return {}; }
 };
 
@@ -113,6 +113,9 @@ struct NearestStep : SureStep {
       return L::ProductMinus(t, scale_, L::ProductMinus(t, scale_, t));
     }
 #endif
+    return Rounded(t);
+  }
+  V Rounded(V t) const {
     const V y = L::Product(t, scale_);
     return L::Sub(y, L::Sub(y, t));
   }
@@ -273,6 +276,36 @@ struct GuessFloatStep : GuessStep<FloatLanes, kUnderflow> {
     s1 = L::ProductMinus(t1, scale, above1);
   }
 };
+
+// Where a choice is float_for_few: kVeltkamp, in doubt where |a b| >= |s| and t is not exact. Then
+// t
+// - a b is exact and not s, which else it is, but for few cases. `plain` is for terms that
+// accumulation_path.h says are right.
+struct CheckedStep : SureStep {
+  using Lanes = FloatLanes;
+  using V = Lanes::Vector;
+  using Careful = HalvesStep<false>;
+  using Chunk = NearestChunkStep<false>;
+  using Plain = NearestStep<Lanes, NearestMethod::kVeltkamp, false>;
+  static constexpr int kGuesses = 16;
+  static constexpr bool kHasPlain = true;
+  struct Doubt {
+    V differs;
+  };
+
+  explicit CheckedStep(const AccumulatorSpec& spec) : plain(spec) {}
+  Doubt None() const { return {Lanes::Set(0)}; }
+  bool IsInDoubt(const Doubt& doubt) const { return Lanes::AnyBits(doubt.differs); }
+
+  template <int kIndex>
+  V Round(V s, V a, V b, State&, Doubt& doubt) const {
+    const V t = Lanes::Fma(a, b, s);
+    doubt.differs = Lanes::Or(doubt.differs, Lanes::Add(s, Lanes::ProductMinus(a, b, t)));
+    return plain.Rounded(t);
+  }
+
+  const Plain plain;
+};
 #endif
 
 // m = 23: float32 itself.
@@ -341,7 +374,7 @@ struct StochasticStep : SureStep {
   using Careful = StochasticStep<kBits>;
   using Chunk = ChunkStep<Careful>;
   static constexpr int kGuesses = kGuess ? 16 : 0;
-  static constexpr bool kTowardZero = true;
+  static constexpr bool kTowardZero = true, kHasPlain = false;
   static constexpr int kLanes = Lanes::kLanes;
 
   explicit StochasticStep(const AccumulatorSpec& spec)

@@ -212,6 +212,7 @@ inline void StartTiles(const ConvBlock& block, const LeftPanel& panel, int64_t f
     tile.accumulator = task.accumulator;
     tile.k = p.Length();
     tile.random_bits = nullptr;
+    tile.a_bounds = tile.b_bounds = {};
     tile.rows = panel.width;
     tile.columns = static_cast<int>(Min(block.column_end - column, kColumns));
     const int64_t element = panel.first_row * p.ResultStep() + panel.group * p.Columns() + column;

@@ -163,6 +163,9 @@ struct FloatLanes {
     return _mm256_movemask_ps(_mm256_castsi256_ps(
                _mm256_cmpgt_epi32(_mm256_castps_si256(b), _mm256_castps_si256(a)))) != 0;
   }
+  static bool AnyBits(Vector a) {
+    return _mm256_testz_si256(_mm256_castps_si256(a), _mm256_castps_si256(a)) == 0;
+  }
   static Vector ShiftLeft(Vector a, int count) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), count));
   }

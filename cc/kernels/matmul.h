@@ -23,6 +23,20 @@ struct PanelRange {
   uint32_t min_bits_minus_1 = 0xFFFFFFFFu;
 };
 
+// Of a packed panel for each k: all |x| < 2^exponent, and all x are multiples of 2^quantum. No
+// bound is of a k of zeros.
+struct StepBounds {
+  int16_t* exponent = nullptr;
+  int16_t* quantum = nullptr;
+
+  LOWPREC_HD StepBounds From(int64_t k) const { return {exponent + k, quantum + k}; }
+};
+// Those of one of many panels, which follow each other in memory.
+LOWPREC_HD StepBounds BoundsOfPanel(int16_t* all, int64_t panel, int64_t k) {
+  if (all == nullptr) return {};
+  return {all + 2 * panel * k, all + (2 * panel + 1) * k};
+}
+
 // What an operand's format says about its values.
 struct OperandSpec {
   int bits = 24;           // of the significand
@@ -45,6 +59,8 @@ struct PackTask {
   int width = 0;                // of a panel
   float* packed = nullptr;      // Panels() * k * width
   PanelRange* range = nullptr;  // of each panel: start as PanelRange{}
+  int16_t* bounds = nullptr;    // of all panels, if asked for: 2 * Panels() * k
+  OperandSpec spec;             // for the bounds
   // Roundings, one after the other; x32, y and index of these are set here.
   const QuantizeTask* stages = nullptr;
   int num_stages = 0;
@@ -58,6 +74,8 @@ struct MatMulTask {
   const float* b = nullptr;
   const PanelRange* a_range = nullptr;
   const PanelRange* b_range = nullptr;
+  int16_t* a_bounds = nullptr;  // or none: where WantsBounds, they make it faster
+  int16_t* b_bounds = nullptr;
   float* c = nullptr;  // [m, n]
   int64_t m = 0, n = 0, k = 0;
   AccumulatorSpec accumulator;
@@ -81,6 +99,7 @@ struct MatMul {
   int rows, columns;  // of a tile
   void (*pack)(const PackTask& task, int64_t begin, int64_t end);
   void (*multiply)(const MatMulTask& task, int64_t begin, int64_t end);
+  bool (*wants_bounds)(const MatMulTask& task);
 
   static LOWPREC_HD int64_t PackUnits(const PackTask& task) {
     return task.lanes_last ? (task.k + kPackRows - 1) / kPackRows : task.Panels();

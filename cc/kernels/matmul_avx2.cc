@@ -10,7 +10,7 @@ MatMul MatMulAvx2() {
           [](const PackTask& task, int64_t begin, int64_t end) {
             avx2::Pack(task, begin, end, QuantizeAvx2);
           },
-          avx2::Multiply};
+          avx2::Multiply, avx2::WantsBounds};
 }
 
 }  // namespace tf_lowprec

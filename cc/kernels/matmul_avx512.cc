@@ -10,7 +10,7 @@ MatMul MatMulAvx512() {
           [](const PackTask& task, int64_t begin, int64_t end) {
             avx512::Pack(task, begin, end, QuantizeAvx512);
           },
-          avx512::Multiply};
+          avx512::Multiply, avx512::WantsBounds};
 }
 
 }  // namespace tf_lowprec

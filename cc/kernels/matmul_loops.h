@@ -48,11 +48,22 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
     tile.columns = static_cast<int>(Min(task.n - column, kColumns));
     StartTile(tile, task.index + element, task.n, task.seed, task.stream);
     if (exact) tile.random_bits = task.random_bits + element * tile.steps;
+    tile.a_bounds = BoundsOfPanel(task.a_bounds, row_tile, task.k);
+    tile.b_bounds = BoundsOfPanel(task.b_bounds, column_tile, task.k);
     if (!all_alike) choice = choose(task.a_range[row_tile], task.b_range[column_tile]);
     RunTile(tile, choice);
     StoreTile(tile, task.c + element, task.n);
   }
   free(wide.elements);
+}
+
+inline bool WantsBounds(const MatMulTask& task) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  return task.random_bits == nullptr &&
+         MayBeFloatForFew(task.accumulator, task.a_spec, task.b_spec);
+#else
+  return false;
+#endif
 }
 
 LOWPREC_END_NAMESPACE

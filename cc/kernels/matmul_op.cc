@@ -105,6 +105,7 @@ class MatMulCpuOp : public MatMulOpBase {
   void Run(OpKernelContext* ctx, const Tensor& a, const Tensor& b, const MatMulBCast& broadcast,
            const MatMulTask& task, float* c, int64_t size) override {
     Operand left, right;
+    left.has_bounds = right.has_bounds = kernel_.wants_bounds(task);
     left.batches = broadcast.x_batch_size();
     left.width = kernel_.rows;
     left.lanes_last = transpose_a_;
@@ -129,6 +130,8 @@ class MatMulCpuOp : public MatMulOpBase {
                    part.a_range = left.RangeAt(i);
                    part.b = right.At(j);
                    part.b_range = right.RangeAt(j);
+                   part.a_bounds = left.BoundsAt(i);
+                   part.b_bounds = right.BoundsAt(j);
                    part.index = batch * task.m * task.n;
                    part.c = c + part.index;
                    if (part.random_bits != nullptr) part.random_bits += part.index * task.Steps();
@@ -154,15 +157,18 @@ class MatMulCpuOp : public MatMulOpBase {
   struct Operand {
     int64_t batches = 1;
     int width = 0;
-    bool lanes_last = false;
-    Tensor packed;
+    bool lanes_last = false, has_bounds = false;
+    Tensor packed, bounds;
     std::vector<PanelRange> ranges;
-    int64_t panels = 0, batch_size = 0;
+    int64_t panels = 0, batch_size = 0, bounds_size = 0;  // of a batch
 
     const float* At(int64_t batch) const {
       return packed.flat<float>().data() + batch * batch_size;
     }
     const PanelRange* RangeAt(int64_t batch) const { return ranges.data() + batch * panels; }
+    int16_t* BoundsAt(int64_t batch) {
+      return has_bounds ? bounds.flat<int16_t>().data() + batch * bounds_size : nullptr;
+    }
   };
 
   absl::Status Pack(OpKernelContext* ctx, const Tensor& x, const OperandRounding& rounding,
@@ -174,6 +180,7 @@ class MatMulCpuOp : public MatMulOpBase {
     task.k = k;
     task.lanes_last = out->lanes_last;
     task.width = out->width;
+    task.spec = rounding.spec;
     task.stages = stages.data();
     task.num_stages = static_cast<int>(stages.size());
     out->panels = task.Panels();
@@ -181,6 +188,11 @@ class MatMulCpuOp : public MatMulOpBase {
     out->ranges.resize(out->batches * out->panels);
     TF_RETURN_IF_ERROR(ctx->allocate_temp(
         ::tensorflow::DT_FLOAT, TensorShape({out->batches * out->batch_size}), &out->packed));
+    if (out->has_bounds) {
+      out->bounds_size = 2 * out->panels * k;
+      TF_RETURN_IF_ERROR(ctx->allocate_temp(
+          ::tensorflow::DT_INT16, TensorShape({out->batches * out->bounds_size}), &out->bounds));
+    }
     float* packed = out->packed.flat<float>().data();
     const float* data = x.flat<float>().data();
     const int64_t units = MatMul::PackUnits(task);
@@ -194,6 +206,7 @@ class MatMulCpuOp : public MatMulOpBase {
         part.x = data + part.index;
         part.packed = packed + batch * out->batch_size;
         part.range = out->ranges.data() + batch * out->panels;
+        part.bounds = out->BoundsAt(batch);
         kernel_.pack(part, first, first + count);
         begin += count;
       }

@@ -9,7 +9,7 @@ MatMul MatMulPortable() {
           [](const PackTask& task, int64_t begin, int64_t end) {
             portable::Pack(task, begin, end, QuantizePortable);
           },
-          portable::Multiply};
+          portable::Multiply, portable::WantsBounds};
 }
 
 }  // namespace tf_lowprec

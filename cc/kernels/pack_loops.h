@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "cc/kernels/matmul.h"
+#include "cc/kernels/step_bounds.h"
 #include "cc/kernels/tile_shape.h"
 
 LOWPREC_BEGIN_NAMESPACE
@@ -104,6 +105,9 @@ inline void PackRows(const PackTask& task, int64_t panel, QuantizeFn quantize) {
     }
   }
   Merge(task.range[panel], range);
+  if (task.bounds != nullptr) {
+    FindStepBounds<kWidth>(out, task.k, task.spec, BoundsOfPanel(task.bounds, panel, task.k));
+  }
 }
 
 // Rows of x are k: cuts rows [k0, k1), kPackRows at most, into panels.
@@ -135,7 +139,12 @@ inline void PackColumns(const PackTask& task, int64_t k0, int64_t k1, QuantizeFn
       }
       PanelRange range;
       for (int i = 0; i < count * kWidth; ++i) Include(range, out[i]);
-      Merge(task.range[(lane0 + lane) / kWidth], range);
+      const int64_t panel = (lane0 + lane) / kWidth;
+      Merge(task.range[panel], range);
+      if (task.bounds != nullptr) {
+        FindStepBounds<kWidth>(out, count, task.spec,
+                               BoundsOfPanel(task.bounds, panel, task.k).From(k0));
+      }
     }
   }
 }

@@ -141,6 +141,26 @@ inline void StepTerms(const Step& step, const typename Step::Careful& careful,
   }
 }
 
+// Whether float32 is right for terms k_begin to k_end: the sums and products are multiples of u =
+// 2^(exponent - 24), and products less than 2^exponent.
+template <typename Step, typename Shape>
+LOWPREC_HD bool IsRightFor(const TileTask& tile, const Sums<Step, Shape>& sums, int64_t k_begin,
+                           int64_t k_end) {
+  using L = typename Step::Lanes;
+  using V = typename Step::V;
+  const ProductBounds p =
+      BoundsOfProducts(tile.a_bounds, tile.b_bounds, k_begin - tile.k_begin, k_end - tile.k_begin);
+  if (p.exponent > p.quantum + 24) return false;
+  // u is the last place of 2^(exponent - 1), of which 1.5 times as much need not have a sum's sign.
+  const V big = L::Set(0.75f * PowerOfTwo(Max(p.exponent, -100)));
+  V rest = L::Set(0);
+  ForEach<Shape::kSums>([&](auto i) {
+    const V s = sums.s[i];
+    rest = L::Or(rest, L::Sub(s, L::Sub(L::Add(s, big), big)));
+  });
+  return !L::AnyBits(rest);
+}
+
 // The packed left operand as float64, or nullptr if there is no room for it.
 inline const double* Widened(const TileTask& tile) {
   WidePanel* const wide = tile.wide;
@@ -214,6 +234,26 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
               GuessTerms(step, careful, sums[part], left, b + part * kWidth, end - k);
             }
             k = end;
+            continue;
+          }
+        }
+        if constexpr (kLayout == LeftLayout::kPacked && Step::kHasPlain) {
+          if (tile.a_bounds.exponent != nullptr) {
+            constexpr int64_t kMost = 64;
+            int64_t n = Min(end - k, kMost);
+            bool is_right = IsRightFor(tile, sums[0], k, k + n);
+            if (!is_right && n > Step::kGuesses) {
+              n = Step::kGuesses;
+              is_right = IsRightFor(tile, sums[0], k, k + n);
+            }
+            const float* a = tile.a + (k - tile.k_begin) * kRows + top;
+            const auto left = [a](int row, int64_t i) { return a[i * kRows + row]; };
+            if (is_right) {
+              AddTerms<Shape>(step.plain, sums[0], sums[0], left, b, n);
+            } else {
+              GuessTerms(step, careful, sums[0], left, b, n);
+            }
+            k += n;
             continue;
           }
         }

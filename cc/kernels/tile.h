@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "cc/kernels/accumulation_path.h"
+#include "cc/kernels/step_bounds.h"
 #include "cc/kernels/tile_shape.h"
 #include "cc/numerics/accumulate.h"
 
@@ -30,6 +31,7 @@ struct TileTask {
   const float* a = nullptr;                      // of RunTile: [k_end - k_begin][kRows]
   WidePanel* wide = nullptr;                     // for `a`; none where it may be too large
   const float* b = nullptr;                      // [k_end - k_begin][kColumns]
+  StepBounds a_bounds, b_bounds;                 // of `a` and `b`, or none
   int64_t k_begin = 0, k_end = 0;                // what of k is to be added now
   const float* const* lanes = nullptr;           // of RunTileInPlace: kRows pointers
   const TileRun* runs = nullptr;                 // the same: from k_begin to k_end

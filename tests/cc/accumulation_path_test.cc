@@ -76,6 +76,41 @@ TEST(RoundingTwice, IsWrongJustBeyond) {
   EXPECT_FALSE(RoundsTwiceRight({8, 3, 4, 0}));
 }
 
+// Every s and p, multiples of 1, of at most m + 1 and B bits, |p| below 2^reach.
+bool RoundsFewTwiceRight(const Model& model, int reach) {
+  for (uint64_t s_bits = 0; s_bits < uint64_t{2} << model.m; ++s_bits) {
+    for (uint64_t p_bits = 1; p_bits < uint64_t{1} << model.b; ++p_bits) {
+      for (int s_shift = 0; s_shift <= model.w + 3; ++s_shift) {
+        for (int p_shift = 0; p_bits << p_shift < uint64_t{1} << reach; ++p_shift) {
+          const uint64_t s = s_bits << s_shift, p = p_bits << p_shift;
+          for (const uint64_t sum : {s + p, s > p ? s - p : p - s}) {
+            Comparisons::Add(1);
+            const uint64_t twice = RoundInteger(RoundInteger(sum, model.w, 0), model.m + 1, 0);
+            if (twice != RoundInteger(sum, model.m + 1, 0)) return false;
+          }
+        }
+      }
+    }
+  }
+  return true;
+}
+
+TEST(RoundingFewTwice, IsRightWhereSaidForEveryNarrowFormat) {
+  const int widest = IsLong() ? 12 : 10;
+  for (int w = 4; w <= widest; ++w) {
+    for (int m = 0; m < w - 1; ++m) {
+      for (int b = 1; b + m < w - 1; ++b) {
+        EXPECT_TRUE(RoundsFewTwiceRight({w, m, b, 0}, w)) << "W " << w << " m " << m << " B " << b;
+      }
+    }
+  }
+}
+
+TEST(RoundingFewTwice, IsWrongJustBeyond) {
+  EXPECT_FALSE(RoundsFewTwiceRight({10, 5, 3, 0}, 11));
+  EXPECT_FALSE(RoundsFewTwiceRight({10, 4, 5, 0}, 10));
+}
+
 // Whether NearestMethod::kScaled, or kVeltkamp, rounds every t of M + 1 bits to m + 1.
 bool ScalesRight(int lanes_mantissa_bits, int m, bool veltkamp) {
   const int drop = lanes_mantissa_bits - m;
@@ -111,12 +146,15 @@ TEST(ScaledRounding, IsWrongBeyond) {
   EXPECT_FALSE(ScalesRight(23, 11, false));
 }
 
-// A path for operands of so many bits, whose values spread over 120 binades.
-AccumulationPath PathOf(int mantissa_bits, int a_bits, int b_bits) {
+// A choice for operands of so many bits, whose values spread over 120 binades.
+PathChoice ChoiceOf(int mantissa_bits, int a_bits, int b_bits) {
   AccumulatorSpec spec;
   spec.mantissa_bits = mantissa_bits;
   const PanelRange range = {0x4E800000u, 0x31000000u - 1};  // 2^30, 2^-29
-  return ChoosePath(spec, {a_bits, -100}, {b_bits, -100}, range, range, 100, kAll).path;
+  return ChoosePath(spec, {a_bits, -100}, {b_bits, -100}, range, range, 100, kAll);
+}
+AccumulationPath PathOf(int mantissa_bits, int a_bits, int b_bits) {
+  return ChoiceOf(mantissa_bits, a_bits, b_bits).path;
 }
 
 TEST(ChoosePath, Fp8TakesFloat32UpTo11Bits) {
@@ -124,6 +162,16 @@ TEST(ChoosePath, Fp8TakesFloat32UpTo11Bits) {
     EXPECT_EQ(PathOf(11, bits, bits), AccumulationPath::kNearest) << bits;
     EXPECT_EQ(PathOf(12, bits, bits), AccumulationPath::kNearestDouble) << bits;
   }
+}
+
+TEST(ChoosePath, TakesFloat32ForFewTermsBeyond) {
+  for (const int bits : {3, 4, 5}) {
+    const int most = 22 - 2 * bits;
+    EXPECT_TRUE(ChoiceOf(most, bits, bits).float_for_few) << bits;
+    EXPECT_FALSE(ChoiceOf(most + 1, bits, bits).float_for_few) << bits;
+  }
+  EXPECT_TRUE(ChoiceOf(5, 4, 4).float_for_few) << "a product may be a tie";
+  EXPECT_FALSE(ChoiceOf(11, 3, 3).float_for_few) << "kNearest";
 }
 
 // Where a float32 FMA is chosen, it rounds s + a b, next to a tie, as the exact sum is rounded.

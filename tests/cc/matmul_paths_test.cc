@@ -85,17 +85,30 @@ TEST_P(MatMulTest, SumsOfAsManyBitsAsAFloatHas) {
   }
 }
 
-// Partial sums 32, then 2^-9, then 2^20: float32 rounds to a tie that the exact sum is not on.
+// Terms 32, then 2^-9, then 2^20: float32 rounds to a tie that the exact sum is not on. So it does
+// where they are as close as they can be. They may follow each other, or lie in different parts of
+// a panel, between zeros.
 TEST_P(MatMulTest, DoubleRoundingOfTheDesign) {
-  Problem p;
-  p.k = 3;
-  p.SetFormat({8, 14, Specials::kIeee, false, true});
-  p.a_spec = p.b_spec = kOperandFormats[0].Spec();
-  for (const float x : {32.0f, 0x1p-4f, 0x1p10f}) p.a.push_back(ToBits<float>(x));
-  for (const float x : {1.0f, 0x1p-5f, 0x1p10f}) p.b.push_back(ToBits<float>(x));
-  Product product(kernel_, p);
-  product.All();
-  EXPECT_EQ(product.At(0, 0), ToBits<float>(0x1p20f + 64));
+  const struct {
+    float a[3], b[3], sum;
+  } cases[] = {{{32.0f, 0x1p-4f, 0x1p10f}, {1.0f, 0x1p-5f, 0x1p10f}, 0x1p20f + 64},
+               {{0x1p-7f, 0x1p-11f, 1.5f}, {0x1p-7f, 0x1p-12f, 1.5f}, 2.25f + 0x1p-13f}};
+  for (const auto& c : cases) {
+    for (const int step : {1, 16}) {
+      Problem p;
+      p.k = 2 * step + 1;
+      p.SetFormat({8, 14, Specials::kIeee, false, true});
+      p.a_spec = p.b_spec = kOperandFormats[0].Spec();
+      p.Resize();
+      for (int i = 0; i < 3; ++i) {
+        p.a[i * step] = ToBits<float>(c.a[i]);
+        p.b[i * step] = ToBits<float>(c.b[i]);
+      }
+      Product product(kernel_, p);
+      product.All();
+      EXPECT_EQ(product.At(0, 0), ToBits<float>(c.sum)) << step << " apart";
+    }
+  }
 }
 
 // Chunks of 1 + 2^-11 and 2^-12 - 2^-24, in either order: their sum in float32 is the tie that the

@@ -81,6 +81,7 @@ inline uint32_t Expected(const Problem& p, int64_t row, int64_t column) {
 struct PackedOperand {
   std::vector<float> x, packed;
   std::vector<PanelRange> ranges;
+  std::vector<int16_t> bounds;
   PackTask task;
 
   PackedOperand(const std::vector<uint32_t>& bits, bool transpose, int64_t lanes, int64_t k,
@@ -104,6 +105,11 @@ struct PackedOperand {
     task.range = ranges.data();
   }
   PackedOperand(const PackedOperand&) = delete;
+
+  int16_t* MakeBounds() {
+    bounds.resize(2 * task.Panels() * task.k);
+    return task.bounds = bounds.data();
+  }
 };
 
 // Packs p's operands and multiplies them.
@@ -130,6 +136,12 @@ class Product {
     task_.b = right_.packed.data();
     task_.a_range = left_.ranges.data();
     task_.b_range = right_.ranges.data();
+    if (kernel.wants_bounds(task_)) {
+      left_.task.spec = p.a_spec;
+      right_.task.spec = p.b_spec;
+      task_.a_bounds = left_.MakeBounds();
+      task_.b_bounds = right_.MakeBounds();
+    }
   }
 
   PackTask& left() { return left_.task; }

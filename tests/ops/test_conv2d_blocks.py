@@ -88,7 +88,8 @@ SHAPES = {
 # operand, accumulator, rounding
 PATHS = {
     "kNearest": (lp.FP8_E5M2, lp.FloatFormat(6, 9), "nearest_even"),
-    "kNearestDouble": (lp.FP8_E5M2, lp.FloatFormat(6, 14), "nearest_even"),
+    "kNearestDouble": (lp.FP8_E5M2, lp.FloatFormat(6, 17), "nearest_even"),
+    "float_for_few": (lp.FP8_E5M2, lp.FloatFormat(6, 14), "nearest_even"),
     "kNearestOdd": (None, lp.FloatFormat(6, 7), "nearest_even"),
     "kFma": (None, lp.FloatFormat(8, 23), "nearest_even"),
     "kTruncate": (lp.FP8_E4M3FN, lp.FloatFormat(6, 9), "toward_zero"),
