@@ -20,12 +20,11 @@
 //
 // Let B + m < W - 1, whatever B and m are. Then float32 is right
 //
-//  - if |p| < |s|, in exponents. If t is not exact, |t| >= |s| / 2, so that s is a multiple of h.
-//  It
-//    is no tie in t's binade, but from below: to miss a tie by d, p has to be a nonzero multiple of
-//    h give or take d, hence be more than 2^(e-m-2), and its last bit worth 2^(e-m-1-B) or more,
-//    which W bits hold.
-//  - if else s and p are multiples of u, and |p| < 2^W u. A t of p's binade misses a tie by less
+//  - if p's exponent is below s's. If t is not exact, |t| >= |s| / 2, so that s is a multiple of h,
+//    and no tie in t's binade, but from below: to miss a tie by d, p has to be a nonzero multiple
+//    of h give or take d, hence be more than 2^(e-m-2), with its last bit worth 2^(e-m-1-B) or
+//    more. W bits hold that.
+//  - else if s and p are multiples of u, and |p| < 2^W u. A t of p's binade misses a tie by less
 //    than u, that is, by nothing. One above it has |s| of more than 2^(e-B): W bits hold that too.
 //
 // A few terms, with the sums before them, have such a u more often than all terms do.

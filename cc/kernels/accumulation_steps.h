@@ -277,10 +277,9 @@ struct GuessFloatStep : GuessStep<FloatLanes, kUnderflow> {
   }
 };
 
-// Where a choice is float_for_few: kVeltkamp, in doubt where |a b| >= |s| and t is not exact. Then
-// t
-// - a b is exact and not s, which else it is, but for few cases. `plain` is for terms that
-// accumulation_path.h says are right.
+// Where a choice is float_for_few: kVeltkamp, in doubt where t is not exact and a b no smaller than
+// s. Then a b - t is exact and not -s. If a b is smaller it is -s, but for few cases. `plain` is
+// for terms of which accumulation_path.h says that it is right.
 struct CheckedStep : SureStep {
   using Lanes = FloatLanes;
   using V = Lanes::Vector;

@@ -23,8 +23,8 @@ struct PanelRange {
   uint32_t min_bits_minus_1 = 0xFFFFFFFFu;
 };
 
-// Of a packed panel for each k: all |x| < 2^exponent, and all x are multiples of 2^quantum. No
-// bound is of a k of zeros.
+// Of a packed panel for each k: all |x| < 2^exponent, and all x are multiples of 2^quantum. Zeros
+// bound nothing.
 struct StepBounds {
   int16_t* exponent = nullptr;
   int16_t* quantum = nullptr;
@@ -74,7 +74,7 @@ struct MatMulTask {
   const float* b = nullptr;
   const PanelRange* a_range = nullptr;
   const PanelRange* b_range = nullptr;
-  int16_t* a_bounds = nullptr;  // or none: where WantsBounds, they make it faster
+  int16_t* a_bounds = nullptr;  // or none: if wants_bounds, it is faster with them
   int16_t* b_bounds = nullptr;
   float* c = nullptr;  // [m, n]
   int64_t m = 0, n = 0, k = 0;

@@ -2,6 +2,7 @@
 #include "cc/kernels/matmul.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <thread>
@@ -270,6 +271,39 @@ TEST_P(PackTest, RangeIsOfTheValuesThatAreNot0) {
     kernel_.pack(operand.task, 0, MatMul::PackUnits(operand.task));
     EXPECT_EQ(operand.ranges[0].max_bits, 0x40000000u) << lanes_last;
     EXPECT_EQ(operand.ranges[0].min_bits_minus_1, 2u) << lanes_last;
+  }
+}
+
+// Of each k in a panel: the power of two above the largest value, and the last bit of any value.
+TEST_P(PackTest, BoundsOfEachK) {
+  for (int i = 0; i < 40; ++i) {
+    const int64_t lanes = inputs_.Between(1, 40), k = inputs_.Between(1, 150);
+    const bool lanes_last = inputs_.OneIn(2);
+    const int width = inputs_.OneIn(2) ? kernel_.rows : kernel_.columns;
+    std::vector<uint32_t> x(lanes * k);
+    for (uint32_t& bits : x) {
+      bits = inputs_.OneIn(3) ? oracle::kSign & static_cast<uint32_t>(inputs_.Bits())
+                              : inputs_.Value(inputs_.Between(-120, 100), inputs_.Between(1, 5));
+    }
+    PackedOperand operand(x, /*transpose=*/false, lanes, k, lanes_last, width);
+    operand.MakeBounds();
+    kernel_.pack(operand.task, 0, MatMul::PackUnits(operand.task));
+    for (int64_t panel = 0; panel < operand.task.Panels(); ++panel) {
+      const StepBounds bounds = BoundsOfPanel(operand.task.bounds, panel, k);
+      for (int64_t step = 0; step < k; ++step) {
+        int exponent = -10000, quantum = 10000;  // where all are 0
+        for (int64_t lane = panel * width; lane < std::min((panel + 1) * width, lanes); ++lane) {
+          const double value = std::abs(double{FromBits<float>(x[lane * k + step])});
+          if (value == 0) continue;
+          exponent = std::max(exponent, std::ilogb(value) + 1);
+          int last = std::ilogb(value);
+          while (std::fmod(value, std::ldexp(1.0, last)) != 0) --last;
+          quantum = std::min(quantum, last);
+        }
+        ASSERT_EQ(bounds.exponent[step], exponent) << "panel " << panel << ", k " << step;
+        ASSERT_EQ(bounds.quantum[step], quantum) << "panel " << panel << ", k " << step;
+      }
+    }
   }
 }
 
