@@ -160,8 +160,8 @@ NETWORKS = {
         mnist_cnn, images(lp.datasets.mnist), (28, 28, 1), 3, 0.05, ((32, 2), (128, 1))
     ),
     "cifar10_cnn": Network(cifar10_cnn, CIFAR, (32, 32, 3), 5, 0.01, ((8, 10), (8, 30))),
-    "resnet": Network(resnet, CIFAR, (32, 32, 3), 2, 0.05),
-    "char_lstm": Network(char_lstm, text, (CONTEXT,), 3, 1.0, dtype="int32"),
+    "resnet": Network(resnet, CIFAR, (32, 32, 3), 2, 0.05, ((8, 16),)),
+    "char_lstm": Network(char_lstm, text, (CONTEXT,), 3, 1.0, ((8, 10),), dtype="int32"),
     "speech_dnn": Network(speech_dnn, spoken_digits, (32, 40), 10, 0.02, adam=True),
 }
 BATCH = 128
