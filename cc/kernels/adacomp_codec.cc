@@ -107,15 +107,15 @@ void AdaCompEncoder::Write(uint32_t* packet) {
     const std::vector<int64_t> offsets = SegmentOffsets(table, header_.num_words(), layout);
     run_(layout.num_segments, kSegmentElements / 4, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const Selection selection = segments_[i].selection(task_.bin_size);
-        WriteSegment(selection, task_.entropy, segments_[i].segment.entry, packet + offsets[i]);
         float* residue = task_.new_residue + layout.SegmentBegin(i);
-        ForEachSelected(selection, [this, residue](int64_t position, uint32_t) {
+        const auto take_out = [scale = header_.scale, residue](int64_t position) {
           // At random positions, which the processor does not foresee.
           constexpr int64_t kAhead = 256;
           __builtin_prefetch(residue + position + kAhead, 1);
-          residue[position] = ResidueOfSent(residue[position], header_.scale);
-        });
+          residue[position] = ResidueOfSent(residue[position], scale);
+        };
+        WriteSegment(segments_[i].selection(task_.bin_size), task_.entropy,
+                     segments_[i].segment.entry, packet + offsets[i], take_out);
       }
     });
   } else {

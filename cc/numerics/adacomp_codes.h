@@ -26,14 +26,17 @@ inline uint32_t MeasureSegment(const Selection& s, bool entropy) {
       s.bin_size <= kMaxByteBinSize ? PlainWords<uint8_t>(s) : PlainWords<uint16_t>(s), 0);
 }
 
-inline void WriteSegment(const Selection& s, bool entropy, uint32_t entry, uint32_t* words) {
-  if (entropy) {
-    WriteEntropy(s, SegmentRiceBits(entry), words);
-  } else if (s.bin_size <= kMaxByteBinSize) {
+// visit(position) for each element besides.
+template <typename Visit>
+inline void WriteSegment(const Selection& s, bool entropy, uint32_t entry, uint32_t* words,
+                         Visit visit) {
+  if (entropy) return WriteEntropy(s, SegmentRiceBits(entry), words, visit);
+  if (s.bin_size <= kMaxByteBinSize) {
     WritePlain<uint8_t>(s, words, SegmentWords(entry));
   } else {
     WritePlain<uint16_t>(s, words, SegmentWords(entry));
   }
+  ForEachSelected(s, [&visit](int64_t position, uint32_t) { visit(position); });
 }
 
 #endif

@@ -87,7 +87,9 @@ class BitWriter {
 };
 
 // Each element: gap >> k zeros, a one, the sign, the low k bits of the gap; low bits first.
-inline void WriteEntropy(const Selection& s, int rice_bits, uint32_t* words) {
+// visit(position) besides.
+template <typename Visit>
+inline void WriteEntropy(const Selection& s, int rice_bits, uint32_t* words, Visit visit) {
   BitWriter writer(words);
   const uint32_t k = static_cast<uint32_t>(rice_bits), length = k + 2;
   const uint32_t low = (1u << k) - 1;
@@ -100,6 +102,7 @@ inline void WriteEntropy(const Selection& s, int rice_bits, uint32_t* words) {
       writer.Put(zeros < 32 ? zeros : 32, 0, 0);
     }
     writer.Put(zeros, tail, length);
+    visit(position);
     after = position + 1;
   });
   writer.Finish();

@@ -127,8 +127,12 @@ TEST(AdaCompRice, WordsAreTheBitsOneByOne) {
     const int k = random() % (kMaxRiceBits + 1);
     const std::vector<uint32_t> want = WordsOf(BitsOf(segment.elements, k));
     std::vector<uint32_t> words(want.size());
-    WriteEntropy(segment.selection(), k, words.data());
+    size_t visited = 0;
+    WriteEntropy(segment.selection(), k, words.data(), [&](int64_t position) {
+      ASSERT_EQ(position, segment.elements.at(visited++).position);
+    });
     ASSERT_EQ(words, want);
+    ASSERT_EQ(visited, segment.elements.size());
   }
 }
 
