@@ -10,8 +10,8 @@ adacomp_study.png are made of all runs that are finished.
 
 Learners are virtual (lp.distribute.VirtualLearners) and share one batch, so that dense gradients
 have the same mean for any number of learners, up to rounding: they are trained with 1 (and once
-with 8, to see that). 32 and 128 learners train for fewer epochs, and 8 on one network for two and
-six times as many too, each beside a dense run as long.
+with 8, to see that). 32 and 128 learners train for fewer epochs, and 8 on two networks for more too,
+each beside a dense run as long.
 
 Methods: dense; adacomp (plain packets are sent; with at most 8 learners the same gradients are
 entropy-coded too, to measure those packets: the training would be the same to the bit); top_k
@@ -161,7 +161,7 @@ NETWORKS = {
     ),
     "cifar10_cnn": Network(cifar10_cnn, CIFAR, (32, 32, 3), 5, 0.01, ((8, 10), (8, 30))),
     "resnet": Network(resnet, CIFAR, (32, 32, 3), 2, 0.05, ((8, 16),)),
-    "char_lstm": Network(char_lstm, text, (CONTEXT,), 3, 1.0, ((8, 10),), dtype="int32"),
+    "char_lstm": Network(char_lstm, text, (CONTEXT,), 3, 1.0, dtype="int32"),
     "speech_dnn": Network(speech_dnn, spoken_digits, (32, 40), 10, 0.02, adam=True),
 }
 BATCH = 128
