@@ -10,8 +10,8 @@ adacomp_study.png are made of all runs that are finished.
 
 Learners are virtual (lp.distribute.VirtualLearners) and share one batch, so that dense gradients
 have the same mean for any number of learners, up to rounding: they are trained with 1 (and once
-with 8, to see that). 32 and 128 learners train for fewer epochs, and 8 on two networks for more too,
-each beside a dense run as long.
+with 8, to see that). 32 and 128 learners train for fewer epochs, and 8 on two networks for more as
+well, each beside a dense run as long.
 
 Methods: dense; adacomp (plain packets are sent; with at most 8 learners the same gradients are
 entropy-coded too, to measure those packets: the training would be the same to the bit); top_k
