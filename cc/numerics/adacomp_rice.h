@@ -46,8 +46,8 @@ inline RiceCost CheapestRice(const Selection& s) {
   const int64_t count = s.num_codes - s.num_empty;
   if (count == 0) return {0, 0};
   // A greater k costs a bit more for each gap and saves half of each gap >> k, rounded up. That
-  // gets less as k grows, so that the best k's neighbours tell it is; and no more than a bit where
-  // 2^k is the mean gap or more. It is seldom far below.
+  // gets less as k grows, so that a k with more bits on either side is the best; and it is no more
+  // than a bit a gap where 2^k is the mean gap or more. The best is seldom far below.
   constexpr int kTried = 4, kMostFirst = kMaxRiceBits + 1 - kTried;
   int64_t bins = s.num_empty;
   for (int64_t i = 0; i < s.num_codes; ++i) bins += s.codes[i] >> 15;
@@ -90,6 +90,7 @@ class BitWriter {
 // visit(position) besides.
 template <typename Visit>
 inline void WriteEntropy(const Selection& s, int rice_bits, uint32_t* words, Visit visit) {
+  static_assert(15 + kMaxRiceBits + 2 <= 32, "the last zeros and what follows are put at once");
   BitWriter writer(words);
   const uint32_t k = static_cast<uint32_t>(rice_bits), length = k + 2;
   const uint32_t low = (1u << k) - 1;
@@ -98,9 +99,7 @@ inline void WriteEntropy(const Selection& s, int rice_bits, uint32_t* words, Vis
     const uint32_t gap = static_cast<uint32_t>(position - after);
     const uint32_t tail = (gap & low) << 2 | sign >> 30 | 1;
     uint32_t zeros = gap >> k;
-    for (; zeros + length > 32; zeros -= zeros < 32 ? zeros : 32) {
-      writer.Put(zeros < 32 ? zeros : 32, 0, 0);
-    }
+    for (; zeros > 15; zeros -= 16) writer.Put(16, 0, 0);
     writer.Put(zeros, tail, length);
     visit(position);
     after = position + 1;
