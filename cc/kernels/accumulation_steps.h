@@ -12,6 +12,7 @@
 #include "cc/kernels/accumulation_path.h"
 #include "cc/kernels/float_lanes.h"
 #include "cc/kernels/float_mode.h"
+#include "cc/kernels/random_history.h"
 #include "cc/numerics/accumulate.h"
 
 LOWPREC_BEGIN_NAMESPACE
@@ -20,11 +21,19 @@ struct NoState {};
 struct RandomState {
   FloatLanes::Vector x;
 };
+struct NoWords {
+  void Advance() {}
+};
+struct NextWords {
+  uint32_t* at;  // those of the next term, in a RandomHistory
+  void Advance() { at += RandomHistory::kStepWords; }
+};
 struct NoDoubt {};
 
 // What most steps have in common.
 struct SureStep {
   using State = NoState;
+  using Words = NoWords;
   using Doubt = NoDoubt;
   static constexpr int kGuesses = 0;
   static constexpr bool kPairs = false, kTowardZero = false, kHasPlain = false;
@@ -121,7 +130,8 @@ struct NearestStep : SureStep {
   }
 
   // Round of two sums.
-  void RoundPair(V& s0, V& s1, V a0, V a1, V b, Doubt&) const {
+  template <int kPair>
+  void RoundPair(V& s0, V& s1, V a0, V a1, V b, State&, State&, Words, Doubt&) const {
     const V t0 = L::Fma(a0, b, s0), t1 = L::Fma(a1, b, s1);
     const V y0 = L::Product(t0, scale_), y1 = L::Product(t1, scale_);
     const V above0 = L::Sub(y0, t0), above1 = L::Sub(y1, t1);
@@ -266,7 +276,9 @@ struct GuessFloatStep : GuessStep<FloatLanes, kUnderflow> {
   static constexpr int kGuesses = 8;
   static constexpr bool kPairs = true;
 
-  void RoundPair(V& s0, V& s1, V a0, V a1, V b, typename Base::Doubt& doubt) const {
+  template <int kPair>
+  void RoundPair(V& s0, V& s1, V a0, V a1, V b, NoState&, NoState&, NoWords,
+                 typename Base::Doubt& doubt) const {
     const V scale = this->scale_;
     const V t0 = L::Fma(a0, b, s0), t1 = L::Fma(a1, b, s1);
     const V above0 = L::ProductMinus(t0, scale, t0), above1 = L::ProductMinus(t1, scale, t1);
@@ -359,21 +371,26 @@ struct TruncateStep : SureStep {
 // How many bits the truncated sum has below the last place, against the 16 random bits.
 enum class StochasticBits { kMore, kAsMany, kFewer };
 
+// Where the random bits come from: the generators' states; these, but the bits are kept in a
+// RandomHistory; or what was kept.
+enum class RandomSource { kStates, kKeptStates, kHistory };
+
 // Runs with the rounding mode toward zero. The truncated sum has `drop` = 23 - m bits below the
 // last place. If these are fewer than the random bits, what is cut of both matters only where the
 // sum of what is left is all ones below the last place: those vectors are done again, exactly.
-template <StochasticBits kBits, bool kGuess = false>
+template <StochasticBits kBits, bool kGuess, RandomSource kSource>
 struct StochasticStep : SureStep {
   using Lanes = FloatLanes;
   using V = FloatLanes::Vector;
   using State = RandomState;
+  using Words = std::conditional_t<kSource == RandomSource::kStates, NoWords, NextWords>;
   struct Doubt {
     V most;
   };
-  using Careful = StochasticStep<kBits>;
-  using Chunk = ChunkStep<Careful>;
+  using Careful = StochasticStep<kBits, false, kSource>;
+  using Chunk = Careful;
   static constexpr int kGuesses = kGuess ? 16 : 0;
-  static constexpr bool kTowardZero = true, kHasPlain = false;
+  static constexpr bool kTowardZero = true, kPairs = true;
   static constexpr int kLanes = Lanes::kLanes;
 
   explicit StochasticStep(const AccumulatorSpec& spec)
@@ -382,20 +399,66 @@ struct StochasticStep : SureStep {
     low_ = Lanes::SetBits((1u << drop) - 1);
     keep_ = Lanes::SetBits(~((1u << drop) - 1));
     shift_ = Lanes::SetBits(32 - drop);
-    top_ = Lanes::SetBits(~0u << (32 - kAccumulatorRandomBits));
+    low_half_ = Lanes::SetBits(1u << (drop < 16 ? drop : 0));
     one_ = Lanes::SetBits(1);
   }
 
-  template <int kIndex>
-  V Round(V s, V a, V b, State& state, Doubt& doubt) const {
-    V x = state.x;
+  template <int kPair>
+  void RoundPair(V& s0, V& s1, V a0, V a1, V b, State& state0, State& state1, Words words,
+                 Doubt& doubt) const {
+    const V t0 = Lanes::Fma(a0, b, s0), t1 = Lanes::Fma(a1, b, s1);
+    V x0, x1, r0, r1;  // the random bits in the upper halves of x, and as they are added
+    if constexpr (kSource == RandomSource::kHistory) {
+      x0 = Recalled(words.at + kPair * kLanes);
+      x1 = Lanes::ShiftLeft(x0, 16);
+      r0 = Placed(x0);
+      if constexpr (kBits == StochasticBits::kMore) {
+        r1 = Lanes::ShiftRightBy(x1, shift_);
+      } else if constexpr (kBits == StochasticBits::kAsMany) {
+        r1 = Lanes::And(x0, low_);
+      } else {
+        r1 = Lanes::LowHalfProduct(x0, low_half_);
+      }
+      Lanes::StoreBits(words.at + kPair * kLanes, x0);
+    } else {
+      x0 = state0.x = Next(state0.x);
+      x1 = state1.x = Next(state1.x);
+      r0 = Placed(x0);
+      r1 = Placed(x1);
+      if constexpr (kSource == RandomSource::kKeptStates) {
+        const V upper = Lanes::And(x0, Lanes::SetBits(kTop));
+        Lanes::StoreBits(words.at + kPair * kLanes, Lanes::Or(upper, Lanes::ShiftRight(x1, 16)));
+      }
+    }
+    s0 = Rounded(t0, r0, s0, a0, b, x0, doubt);
+    s1 = Rounded(t1, r1, s1, a1, b, x1, doubt);
+  }
+  Doubt None() const { return {Lanes::Set(0)}; }
+  bool IsInDoubt(const Doubt& doubt) const {
+    return Lanes::AnyZeroBits(Lanes::AddBits(doubt.most, one_), Lanes::SetBits(~0u));
+  }
+
+ private:
+  static constexpr uint32_t kTop = ~0u << (32 - kAccumulatorRandomBits);
+
+  static V Next(V x) {
     x = Lanes::Xor(x, Lanes::ShiftLeft(x, 13));
     x = Lanes::Xor(x, Lanes::ShiftRight(x, 17));
-    x = Lanes::Xor(x, Lanes::ShiftLeft(x, 5));
-    state.x = x;
-    if constexpr (kBits == StochasticBits::kMore) x = Lanes::And(x, top_);
-    const V r = Lanes::ShiftRightBy(x, shift_);
-    const V sum = Lanes::AddBits(Lanes::Fma(a, b, s), r);
+    return Lanes::Xor(x, Lanes::ShiftLeft(x, 5));
+  }
+  static V Recalled(const uint32_t* to) {
+    constexpr int kStep = RandomHistory::kStepWords;
+    V x = Lanes::LoadBits(to - kLongestLag * kStep);
+    for (int lag : kShorterLags) x = Lanes::Xor(x, Lanes::LoadBits(to - lag * kStep));
+    return x;
+  }
+  V Placed(V x) const {
+    if constexpr (kBits == StochasticBits::kMore) x = Lanes::And(x, Lanes::SetBits(kTop));
+    return Lanes::ShiftRightBy(x, shift_);
+  }
+  // t = s + a b, cut to 24 bits.
+  V Rounded(V t, V r, V s, V a, V b, V x, Doubt& doubt) const {
+    const V sum = Lanes::AddBits(t, r);
     if constexpr (kGuess) {
       doubt.most = Lanes::MaxBits(doubt.most, Lanes::Or(sum, keep_));
     } else if constexpr (kBits == StochasticBits::kFewer) {
@@ -405,12 +468,6 @@ struct StochasticStep : SureStep {
     }
     return Lanes::And(sum, keep_);
   }
-  Doubt None() const { return {Lanes::Set(0)}; }
-  bool IsInDoubt(const Doubt& doubt) const {
-    return Lanes::AnyZeroBits(Lanes::AddBits(doubt.most, one_), Lanes::SetBits(~0u));
-  }
-
- private:
   V Exactly(V s, V a, V b, V x) const {
     alignas(64) float sums[kLanes], lhs[kLanes], rhs[kLanes];
     alignas(64) uint32_t states[kLanes];
@@ -433,7 +490,7 @@ struct StochasticStep : SureStep {
   }
 
   FloatRounder<double> rounder_;
-  V low_, keep_, one_, shift_, top_;
+  V low_, keep_, one_, shift_, low_half_;
 };
 
 LOWPREC_END_NAMESPACE

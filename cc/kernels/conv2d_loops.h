@@ -212,6 +212,7 @@ inline void StartTiles(const ConvBlock& block, const LeftPanel& panel, int64_t f
     tile.accumulator = task.accumulator;
     tile.k = p.Length();
     tile.random_bits = nullptr;
+    tile.history = nullptr;
     tile.a_bounds = tile.b_bounds = {};
     tile.rows = panel.width;
     tile.columns = static_cast<int>(Min(block.column_end - column, kColumns));
@@ -257,13 +258,15 @@ inline void FindLanes(const ConvBlock& block, const LeftPanel& panel, const floa
 
 // Whole sums of some panels of rows that take turns, in kForward and kBackward.
 inline void MultiplyInPlace(const ConvBlock& block, const LeftPanel* panels, int count,
-                            int64_t first, int64_t last, const PathChoice& choice, TileTask* tile) {
+                            int64_t first, int64_t last, const PathChoice& choice, TileTask* tile,
+                            RandomHistory* history) {
   static_assert(sizeof(TileRun) == sizeof(ConvRun), "one struct for every instruction set");
   const float* lanes[kPanelsTogether][kRows];
   for (int i = 0; i < count; ++i) FindLanes(block, panels[i], lanes[i]);
   for (int64_t j = first; j < last; ++j) {
     for (int i = 0; i < count; ++i) {
       StartTiles(block, panels[i], j, j + 1, tile);
+      tile->history = history;
       tile->lanes = lanes[i];
       tile->runs = reinterpret_cast<const TileRun*>(block.runs);
       tile->k_begin = 0;
@@ -403,6 +406,7 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
   char* aligned = memory + (64 - reinterpret_cast<uintptr_t>(memory) % 64) % 64;
   ConvScratch* scratch = reinterpret_cast<ConvScratch*>(aligned);
   TileTask* own = reinterpret_cast<TileTask*>(aligned + sizeof(ConvScratch));
+  RandomHistory history;
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t row_panel = unit / block.column_groups % row_panels;
     const int64_t group = unit / block.column_groups / row_panels;
@@ -420,7 +424,7 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
       ++unit;
     }
     if (in_place && !gradient) {
-      MultiplyInPlace(block, panels, count, first, last, choice, own);
+      MultiplyInPlace(block, panels, count, first, last, choice, own, &history);
       continue;
     }
     TileTask* tiles = own;

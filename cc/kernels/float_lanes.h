@@ -74,6 +74,10 @@ struct FloatLanes {
     return _mm512_castsi512_ps(
         _mm512_srlv_epi32(_mm512_castps_si512(a), _mm512_castps_si512(counts)));
   }
+  // The upper 16 bits of the product of the lower halves, which for the upper halves' is 0 as b's.
+  static Vector LowHalfProduct(Vector a, Vector b) {
+    return _mm512_castsi512_ps(_mm512_mulhi_epu16(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+  }
   static bool AnyZeroBits(Vector a, Vector b) {  // whether (a & b) == 0 in some lane
     return _mm512_testn_epi32_mask(_mm512_castps_si512(a), _mm512_castps_si512(b)) != 0;
   }
@@ -175,6 +179,9 @@ struct FloatLanes {
   static Vector ShiftRightBy(Vector a, Vector counts) {
     return _mm256_castsi256_ps(
         _mm256_srlv_epi32(_mm256_castps_si256(a), _mm256_castps_si256(counts)));
+  }
+  static Vector LowHalfProduct(Vector a, Vector b) {
+    return _mm256_castsi256_ps(_mm256_mulhi_epu16(_mm256_castps_si256(a), _mm256_castps_si256(b)));
   }
   static bool AnyZeroBits(Vector a, Vector b) {
     const __m256i both = _mm256_castps_si256(_mm256_and_ps(a, b));
@@ -325,6 +332,11 @@ struct PortableLanes {
   static Vector ShiftRightBy(Vector a, Vector counts) {
     return reinterpret_cast<Vector>(reinterpret_cast<Unsigned>(a) >>
                                     reinterpret_cast<Unsigned>(counts));
+  }
+  static Vector LowHalfProduct(Vector a, Vector b) {
+    const UInt low = 0xFFFF;
+    return reinterpret_cast<Vector>(
+        ((reinterpret_cast<Unsigned>(a) & low) * reinterpret_cast<Unsigned>(b)) >> UInt{16});
   }
   static bool AnyZeroBits(Vector a, Vector b) {
     const Integers both = reinterpret_cast<Integers>(And(a, b));

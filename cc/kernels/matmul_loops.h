@@ -25,6 +25,8 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
   WidePanel wide;
   constexpr int64_t kMostWide = (256 << 10) / sizeof(double);  // as much of that cache again
   if (task.k * kRows <= kMostWide) tile.wide = &wide;
+  RandomHistory history;
+  tile.history = &history;
   const bool exact = task.random_bits != nullptr;
   const auto choose = [&](const PanelRange& a, const PanelRange& b) {
     return ChoosePath(task.accumulator, task.a_spec, task.b_spec, a, b, task.k, kSupport);

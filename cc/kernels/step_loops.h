@@ -39,23 +39,32 @@ LOWPREC_HD void ForEach(const F& f) {
   ForEachOf(std::make_integer_sequence<int, kCount>(), f);
 }
 
+template <typename Step>
+constexpr bool kRandom = !std::is_same_v<typename Step::State, NoState>;
+
 // Partial sums between loops; in those they are local, so that they are kept in registers.
 template <typename Step, typename Shape>
 struct Sums {
   typename Step::V s[Shape::kSums];
   typename Step::State states[Shape::kSums];
+  typename Step::Words words;
 };
 
 // after <- before and `count` terms; left(row, i) is the i-th element of a lane. Returns whether
 // the step, if it guesses, is in doubt about a sum.
 template <typename Shape, typename Step, typename Sums, typename Left>
-inline bool AddTerms(const Step& step, const Sums& before, Sums& after, const Left& left,
+inline bool AddTerms(const Step& the_step, const Sums& before, Sums& after, const Left& the_left,
                      const float* b, int64_t count) {
+  // Copies where words are stored: for all that the compiler knows, that might change these.
+  constexpr bool kStores = std::is_same_v<typename Step::Words, NextWords>;
+  const std::conditional_t<kStores, Step, const Step&> step = the_step;
+  const std::conditional_t<kStores, Left, const Left&> left = the_left;
   using L = typename Step::Lanes;
   using V = typename L::Vector;
   V s[Shape::kSums];
   typename Step::Doubt doubt = step.None();
   typename Step::State states[Shape::kSums];
+  typename Step::Words words = before.words;
   ForEach<Shape::kSums>([&](auto i) { s[i] = before.s[i], states[i] = before.states[i]; });
   constexpr bool kToZero = kCountsToZero<Left>;
   const int64_t end = kToZero ? 0 : count;
@@ -66,10 +75,12 @@ inline bool AddTerms(const Step& step, const Sums& before, Sums& after, const Le
     if constexpr (Step::kPairs) {
       static_assert(Shape::kRows % 2 == 0 && Shape::kVectors == 1);
       ForEach<Shape::kRows / 2>([&](auto pair) {
-        constexpr int kRow = 2 * decltype(pair)::value;
-        step.RoundPair(s[kRow], s[kRow + 1], L::Set(left(kRow, i)), L::Set(left(kRow + 1, i)),
-                       right[0], doubt);
+        constexpr int kPair = decltype(pair)::value, kRow = 2 * kPair;
+        step.template RoundPair<kPair>(s[kRow], s[kRow + 1], L::Set(left(kRow, i)),
+                                       L::Set(left(kRow + 1, i)), right[0], states[kRow],
+                                       states[kRow + 1], words, doubt);
       });
+      words.Advance();
     } else {
       ForEach<Shape::kRows>([&](auto row) {
         const V a = L::Set(left(row, i));
@@ -81,6 +92,7 @@ inline bool AddTerms(const Step& step, const Sums& before, Sums& after, const Le
     }
   }
   ForEach<Shape::kSums>([&](auto i) { after.s[i] = s[i], after.states[i] = states[i]; });
+  after.words = words;
   if constexpr (Step::kGuesses > 0) return step.IsInDoubt(doubt);
   return false;
 }
@@ -182,11 +194,25 @@ inline const double* Widened(const TileTask& tile) {
 template <typename Chunk, typename Step, typename Shape>
 LOWPREC_HD void AddChunk(const Chunk& step, Sums<Step, Shape>& sums, float* totals) {
   using L = typename Step::Lanes;
-  ForEach<Shape::kSums>([&](auto i) __attribute__((always_inline)) {
-    constexpr int kRow = i / Shape::kVectors, kColumn = i % Shape::kVectors * L::kLanes;
-    step.Add(totals + kRow * kColumns + kColumn, sums.s[i], sums.states[i]);
-    sums.s[i] = L::Set(0);
-  });
+  if constexpr (kRandom<Step>) {
+    typename Chunk::Doubt doubt = step.None();
+    ForEach<Shape::kSums / 2>([&](auto pair) __attribute__((always_inline)) {
+      constexpr int kPair = decltype(pair)::value, kRow = 2 * kPair;
+      float* const to = totals + kRow * kColumns;
+      typename L::Vector total0 = L::Load(to), total1 = L::Load(to + kColumns);
+      step.template RoundPair<kPair>(total0, total1, sums.s[kRow], sums.s[kRow + 1], L::Set(1),
+                                     sums.states[kRow], sums.states[kRow + 1], sums.words, doubt);
+      L::Store(to, total0);
+      L::Store(to + kColumns, total1);
+    });
+    sums.words.Advance();
+  } else {
+    ForEach<Shape::kSums>([&](auto i) __attribute__((always_inline)) {
+      constexpr int kRow = i / Shape::kVectors, kColumn = i % Shape::kVectors * L::kLanes;
+      step.Add(totals + kRow * kColumns + kColumn, sums.s[i], sums.states[i]);
+    });
+  }
+  ForEach<Shape::kSums>([&](auto i) { sums.s[i] = L::Set(0); });
 }
 
 // Steps k_begin to k_end of a tile, Shape's rows of it at a time; noinline keeps it within a
@@ -196,7 +222,6 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
   using L = typename Step::Lanes;
   constexpr int kVectors = Shape::kVectors, kWidth = kVectors * L::kLanes;
   constexpr int kParts = kColumns / kWidth;
-  constexpr bool kRandom = !std::is_same_v<typename Step::State, NoState>;
   const Step step(tile.accumulator);
   const typename Step::Careful careful(tile.accumulator);
   const typename Step::Chunk chunk_step(tile.accumulator);
@@ -217,8 +242,11 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
     };
     for_each_sum([&](auto& sum, auto& state, int row, int column) {
       sum = L::Load(&tile.sums[row][column]);
-      if constexpr (kRandom) state.x = L::LoadBits(&tile.states[row][column]);
+      if constexpr (kRandom<Step>) state.x = L::LoadBits(&tile.states[row][column]);
     });
+    if constexpr (std::is_same_v<typename Step::Words, NextWords>) {
+      sums[0].words.at = tile.history->Next(top / Shape::kRows);
+    }
     const TileRun* run = tile.runs;
     int64_t chunk_end = chunk > 0 ? tile.k_begin - tile.k_begin % chunk : tile.k_begin;
     for (int64_t k = tile.k_begin; k < tile.k_end;) {
@@ -280,7 +308,7 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
     }
     for_each_sum([&](auto& sum, auto& state, int row, int column) {
       L::Store(&tile.sums[row][column], sum);
-      if constexpr (kRandom) L::StoreBits(&tile.states[row][column], state.x);
+      if constexpr (kRandom<Step>) L::StoreBits(&tile.states[row][column], state.x);
     });
   }
 }

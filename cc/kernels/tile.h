@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "cc/kernels/accumulation_path.h"
+#include "cc/kernels/random_history.h"
 #include "cc/kernels/step_bounds.h"
 #include "cc/kernels/tile_shape.h"
 #include "cc/numerics/accumulate.h"
@@ -30,6 +31,7 @@ struct TileTask {
   int64_t k = 0;                                 // length of the whole sums
   const float* a = nullptr;                      // of RunTile: [k_end - k_begin][kRows]
   WidePanel* wide = nullptr;                     // for `a`; none where it may be too large
+  RandomHistory* history = nullptr;              // of stochastic accumulators; or none
   const float* b = nullptr;                      // [k_end - k_begin][kColumns]
   StepBounds a_bounds, b_bounds;                 // of `a` and `b`, or none
   int64_t k_begin = 0, k_end = 0;                // what of k is to be added now

@@ -109,6 +109,46 @@ inline void RunGuesses(TileTask& tile) {
   RunSteps<GuessOddStep<kUnderflow>, GuessOddShape, kLayout>(tile);
 }
 
+// A long sum takes its random bits from a history, once that is long enough.
+template <StochasticBits kBits, LeftLayout kLayout>
+inline void RunStochastic(TileTask& tile) {
+  using Source = RandomSource;
+  constexpr bool kGuess = kBits == StochasticBits::kFewer;
+  RandomHistory* const history = tile.history;
+  const int64_t k = tile.k, chunk = tile.accumulator.chunk;
+  if (history == nullptr || tile.k_begin != 0 || tile.k_end < k || k < 2 * kLongestLag ||
+      !history->Allocate()) {
+    return RunSteps<StochasticStep<kBits, kGuess, Source::kStates>, StochasticShape, kLayout>(tile);
+  }
+  const float *const a = tile.a, *const b = tile.b;
+  const TileRun* const runs = tile.runs;
+  history->steps = 0;
+  const int64_t most = RandomHistory::MostTerms(chunk);
+  for (int64_t begin = 0; begin < k; begin = tile.k_end) {
+    if (begin > 0) history->Forget();
+    tile.k_begin = begin;
+    tile.k_end = begin > 0 ? Min(begin + most, k) : kLongestLag;
+    if constexpr (kLayout == LeftLayout::kPacked) tile.a = a + begin * kRows;
+    tile.b = b + begin * kColumns;
+    if constexpr (kLayout == LeftLayout::kLanesApart) {
+      while (tile.runs->k_end <= begin) ++tile.runs;
+    }
+    if (begin > 0) {
+      RunSteps<StochasticStep<kBits, kGuess, Source::kHistory>, StochasticShape, kLayout>(tile);
+    } else {
+      RunSteps<StochasticStep<kBits, kGuess, Source::kKeptStates>, StochasticShape, kLayout>(tile);
+    }
+    const auto chunks = [&](int64_t end) {
+      return chunk <= 0 ? 0 : end < k ? end / chunk : (end + chunk - 1) / chunk;
+    };
+    history->steps += tile.k_end - begin + chunks(tile.k_end) - chunks(begin);
+  }
+  tile.k_begin = 0;
+  tile.a = a;
+  tile.b = b;
+  tile.runs = runs;
+}
+
 // For a choice that TakesAnyLayout.
 template <LeftLayout kLayout>
 inline void RunFastTile(TileTask& tile, const PathChoice& choice) {
@@ -140,12 +180,9 @@ inline void RunFastTile(TileTask& tile, const PathChoice& choice) {
     case AccumulationPath::kStochastic: {
       using Bits = StochasticBits;
       const int drop = FloatLanes::kMantissaBits - m;
-      if (drop > kAccumulatorRandomBits) {
-        return RunSteps<StochasticStep<Bits::kMore>, StochasticShape, kLayout>(tile);
-      }
-      return drop == kAccumulatorRandomBits
-                 ? RunSteps<StochasticStep<Bits::kAsMany>, StochasticShape, kLayout>(tile)
-                 : RunSteps<StochasticStep<Bits::kFewer, true>, StochasticShape, kLayout>(tile);
+      if (drop > kAccumulatorRandomBits) return RunStochastic<Bits::kMore, kLayout>(tile);
+      return drop == kAccumulatorRandomBits ? RunStochastic<Bits::kAsMany, kLayout>(tile)
+                                            : RunStochastic<Bits::kFewer, kLayout>(tile);
     }
     case AccumulationPath::kExact:
       return;

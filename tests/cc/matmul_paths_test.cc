@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cc/kernels/accumulation_path.h"
+#include "cc/kernels/random_history.h"
 #include "gtest/gtest.h"
 #include "tests/cc/accumulate_inputs.h"
 #include "tests/cc/matmul_cases.h"
@@ -206,6 +207,26 @@ TEST_P(MatMulTest, StochasticCarriesFromBelowFloat32) {
     p.index = i * p.m * p.n;
     FillRandom(inputs_, kOperandFormats[7], kOperandFormats[7], {0, 3, 0, 3}, &p);  // FP32
     if (!Check(p)) return;
+  }
+}
+
+// So long that random bits come from a RandomHistory, and that it forgets some.
+TEST_P(MatMulTest, LongStochasticSums) {
+  const int64_t lengths[] = {2 * kLongestLag - 1, 2 * kLongestLag, 2 * kLongestLag + 1, 1101, 2700};
+  for (const int m : {3, 7, 8, 11}) {
+    for (const int64_t chunk : {0, 1, 64, 700}) {
+      Problem p;
+      p.m = 13;
+      p.n = 9;
+      p.k = inputs_.OneOf(lengths);
+      p.SetFormat({8, m, Specials::kIeee, false, true});
+      p.accumulator.rounding = static_cast<int>(Rounding::kStochastic);
+      p.accumulator.chunk = chunk;
+      p.index = inputs_.Between(0, 1000);
+      const OperandFormat& f = kOperandFormats[inputs_.OneIn(2) ? 0 : 7];  // E5M2, FP32
+      FillRandom(inputs_, f, f, {0, 6, 0, 6}, &p);
+      if (!Check(p)) return;
+    }
   }
 }
 

@@ -209,6 +209,20 @@ def test_sums_of_tiny_negative_terms_are_minus_zero(path):
     assert (bits[:, ::2, ::3] == MINUS_ZERO).all() and np.count_nonzero(bits) == 2 * 2 * 2
 
 
+@pytest.mark.parametrize("chunk", [None, 64])
+@pytest.mark.parametrize("mantissa_bits", [5, 7, 9])
+def test_long_stochastic_sums(mantissa_bits, chunk):
+    # 432 and 360 terms forward and backward: random bits come from those before them.
+    accumulator = lp.Accumulator(lp.FloatFormat(6, mantissa_bits), chunk, "stochastic")
+    policy = policy_of(lp.Gemm(lp.FP8_E5M2, lp.FP8_E5M2, accumulator))
+    rng = np.random.default_rng(mantissa_bits)
+
+    def values(shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    check(values((1, 4, 5, 48)), values((3, 3, 48, 40)), values, policy)
+
+
 # All ones is the NaN that marks skipped terms.
 SPECIAL = np.array([0xFFFFFFFF, 0x7F800000], np.uint32).view(np.float32)
 
