@@ -394,28 +394,43 @@ def show(records, console):
     console.print(table)
 
 
+TITLES = {
+    "mnist_dnn": "MNIST DNN",
+    "mnist_cnn": "MNIST CNN",
+    "cifar10_cnn": "CIFAR-10 CNN",
+    "resnet": "ResNet, CIFAR-10",
+    "char_lstm": "LSTM, Shakespeare",
+    "speech_dnn": "spoken digits",
+}
+
+
 def plot(records, path):
     networks = list(dict.fromkeys(r["network"] for r in records.values()))
     rows = -(-len(networks) // 3)
     figure, grid = plt.subplots(
-        rows, 3, figsize=(12, 3.6 * rows), layout="constrained", squeeze=False
+        rows, 3, figsize=(12, 4.6 * rows), layout="constrained", squeeze=False
     )
-    styles = {"dense": "k--", "adacomp": "-", "top_k": "-."}
+    styles = {"dense": "--", "adacomp": "-", "top_k": "-."}
     for axes in grid.flat[len(networks) :]:
         axes.set_axis_off()
     for axes, network in zip(grid.flat, networks):
+        greys = iter(("0.0", "0.35", "0.5", "0.65", "0.75"))  # of dense runs
         for name, record in records.items():
             if record["network"] != network:
                 continue
             epochs = range(1, len(record["errors"]) + 1)
             label = name.removeprefix(f"{network}-")
-            axes.plot(epochs, record["errors"], styles[record["method"]], label=label)
-        axes.set_title(network)
+            method = record["method"]
+            color = next(greys) if method == "dense" else None
+            axes.plot(
+                epochs, record["errors"], styles[method], color=color, marker=".", label=label
+            )
+        axes.set_title(TITLES[network])
         axes.set_xlabel("epoch")
         axes.set_ylabel("test error, %")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(bottom=0)
-        axes.legend(fontsize=7, ncols=2 if len(axes.lines) > 6 else 1)
+        axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

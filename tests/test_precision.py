@@ -83,6 +83,10 @@ def test_wide_accumulator_needs_operand_formats():
         (lambda: lp.Policy.fp8(9, operand=Q16), "operand = FixedPointFormat.*fixed_point"),
         (lambda: lp.Accumulator(rounding="stochastic", kind="wide"), "a wide .* does not round"),
         (lambda: lp.Accumulator(rounding="toward_zero", kind="native"), "rounding = 'toward_zero'"),
+        (lambda: lp.Policy.hopper(operand=lp.FixedPointFormat(2, 14)), "operand = "),
+        (lambda: lp.Policy.hopper(errors=lp.MXFP8_E4M3), "errors = "),
+        (lambda: lp.Policy.mx(3), "activations = 3"),
+        (lambda: lp.Policy.mx(weights="e4m3"), "weights = 'e4m3'"),
     ],
 )
 def test_wrong_argument_is_named(make, argument):

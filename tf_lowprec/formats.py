@@ -244,9 +244,10 @@ class MXFormat:
     """A block format of the OCP Microscaling (MX) specification v1.0.
 
     Of each `block` consecutive values along an axis (of a product: the one that is summed over), V:
-    ``X = 2^(floor(log2(max |V_i|)) - emax)`` is their shared scale, stored as E8M0, and
+    ``X = 2^max(floor(log2(max |V_i|)) - emax, -127)`` is their shared scale, stored as E8M0, and
     ``P_i = round(V_i / X)`` their elements, with emax the exponent of the element format's largest
-    value; the value is ``X P_i``. Elements beyond that value saturate.
+    value; the value is ``X P_i``. Elements beyond that value saturate. A block of zeros has
+    ``X = 2^-127``; one with a NaN or an infinity is NaN throughout.
 
     Args:
         element: FloatFormat of the elements, of at most 5 exponent bits.
@@ -319,7 +320,7 @@ def check_format(format, argument="format", optional=False, blocks=False):
         return format
     hint = ""
     if isinstance(format, MXFormat):
-        hint = ": block formats are for the operands of a Gemm and for quantize"
+        hint = ": block formats are for the operands of a Gemm and for lp.quantize_mx"
     raise ValueError(
         f"{argument} = {format!r} must be a tf_lowprec.FloatFormat or FixedPointFormat"
         + (", or MXFormat" if blocks else "")

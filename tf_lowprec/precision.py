@@ -175,6 +175,9 @@ class Policy:
         gradients: format of the bias' gradient.
         rounding: rounding of what is not in a GEMM: biases, activations, errors.
         inference_rounding: replaces stochastic rounding outside training.
+
+    Raises:
+        ValueError: an argument of the wrong kind; a stochastic inference_rounding.
     """
 
     forward: Gemm = Gemm()
@@ -219,6 +222,10 @@ class Policy:
                 <6,10> beside <2,14>. Default: `format`.
             errors, gradients: formats of the back-propagated errors and of the weights' gradients.
                 Default: `format`.
+
+        Raises:
+            ValueError: a format that is no FixedPointFormat, or too wide for an exact sum; no
+                rounding.
         """
         given = {"format": format, "activations": activations, "errors": errors}
         for name, value in {**given, "gradients": gradients}.items():
@@ -321,6 +328,9 @@ class Policy:
                 ``Accumulator(FP32)`` rounds every partial sum to float32, in order;
                 ``Accumulator.hopper(operand_bits=16)`` adds as an H100's tensor cores.
             rounding: of the operands.
+
+        Raises:
+            ValueError: an argument that is none of these.
         """
         accumulator = Accumulator.native() if accumulator is None else accumulator
         return cls._of_operands(*(formats.BF16,) * 3, accumulator, rounding)
@@ -335,6 +345,9 @@ class Policy:
                 ``Accumulator.hopper(operand_bits=16, into="float16")`` as an H100's tensor cores.
             rounding: of the operands.
             scaling: "amax" scales each operand to its range: see Gemm.
+
+        Raises:
+            ValueError: an argument that is none of these.
         """
         accumulator = Accumulator(formats.FP16) if accumulator is None else accumulator
         return cls._of_operands(*(formats.FP16,) * 3, accumulator, rounding, scaling)
@@ -356,8 +369,16 @@ class Policy:
             errors: FloatFormat of the errors; FP8_E5M2 has more range.
             rounding: of the operands.
             scaling: "amax" scales each operand to its range: see Gemm. None does not.
+
+        Raises:
+            ValueError: an operand that is no FloatFormat, or `promote` no multiple of 32.
         """
         errors = operand if errors is None else errors
+        for name, value in (("operand", operand), ("errors", errors)):
+            if not isinstance(value, formats.FloatFormat):
+                raise ValueError(
+                    f"{name} = {value!r} must be a tf_lowprec.FloatFormat, such as FP8_E4M3FN"
+                )
         accumulator = Accumulator.hopper(promote)
         return cls._of_operands(operand, operand, errors, accumulator, rounding, scaling)
 
@@ -380,7 +401,13 @@ class Policy:
                 to `activations`.
             accumulator: default: TensorFlow's own float32 sums.
             rounding: of the operands.
+
+        Raises:
+            ValueError: an argument that is none of these.
         """
+        given = {"activations": activations, "weights": weights, "errors": errors}
+        for name, value in given.items():
+            formats.check_format(value, name, optional=True, blocks=True)
         weights = activations if weights is None else weights
         errors = activations if errors is None else errors
         accumulator = Accumulator.native() if accumulator is None else accumulator

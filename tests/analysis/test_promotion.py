@@ -74,6 +74,8 @@ def test_a_plan_converts(tmp_path):
     plan.plot(tmp_path / "plan.png")
     assert (tmp_path / "plan.png").stat().st_size > 10_000
     assert plan.to_json(tmp_path / "plan.json") == (tmp_path / "plan.json").read_text()
+    assert lp.analysis.PromotionPlan.from_json(tmp_path / "plan.json") == plan
+    assert "every 256" in str(plan)
 
 
 def test_block_formats_are_planned():

@@ -52,6 +52,7 @@ def test_it_finds_fewer_bits(found):
 
 def test_files(found, tmp_path):
     assert SearchResult.from_json(found.to_json(tmp_path / "found.json")) == found
+    assert SearchResult.from_json(tmp_path / "found.json") == found
     found.plot(tmp_path / "found.png")
     assert (tmp_path / "found.png").stat().st_size > 10_000
 

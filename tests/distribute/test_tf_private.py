@@ -27,6 +27,7 @@ NAMES = [
     "tensorflow.python.ops.resource_variable_ops:ResourceVariable",
     "tensorflow:__internal__.tracking.Trackable._serialize_to_tensors",
     "tensorflow:__internal__.tracking.Trackable._restore_from_tensors",
+    "tensorflow:__internal__.distribute.interim.maybe_merge_call",
 ]
 
 
@@ -51,6 +52,20 @@ def test_strategies_and_variables_have_what_we_read(two_replicas):
     with strategy.scope():
         variable = tf.Variable([1.0])
     assert hasattr(variable, "_unique_id"), f"TensorFlow {tf.__version__}: no Variable._unique_id"
+
+
+@needs_keras_3
+def test_optimizers_have_what_low_precision_reads():
+    optimizer = tf.keras.optimizers.SGD()
+    for name in (
+        "_apply_weight_decay",
+        "_distribution_strategy",
+        "_trainable_variables_indices",
+        "_use_weight_decay",
+        "_var_key",
+    ):
+        message = f"Keras {tf.keras.__version__}: an optimizer has no {name} any more"
+        assert hasattr(optimizer, name), message
 
 
 def test_several_workers_have_what_we_read():

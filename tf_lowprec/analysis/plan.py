@@ -223,8 +223,7 @@ class Plan:
             FileNotFoundError: no such file.
             ValueError: no plan, or one of another version.
         """
-        is_text = isinstance(source, str) and source.lstrip().startswith("{")
-        text = source if is_text else pathlib.Path(source).read_text()
+        text = report.json_text(source)
         try:
             config = json.loads(text)
             version = config.pop("tf_lowprec_plan")

@@ -20,6 +20,7 @@ from rich.table import Table
 from tf_lowprec import formats
 from tf_lowprec.accumulator import Accumulator
 from tf_lowprec.analysis.noise import check_noise
+from tf_lowprec.analysis.report import json_text, plain_text
 from tf_lowprec.analysis.vrr import check_nzr, check_terms
 from tf_lowprec.precision import Gemm, Policy
 
@@ -149,6 +150,9 @@ class PromotionPlan:
             table.add_row(s.layer, s.product, s.which, *cells)
         return table
 
+    def __str__(self):
+        return plain_text(self.table())
+
     def plot(self, path):
         """Writes a picture: noise and one-sign loss of each sum without promotion."""
         import matplotlib
@@ -201,6 +205,11 @@ class PromotionPlan:
         if path is not None:
             pathlib.Path(path).write_text(text)
         return text
+
+    @classmethod
+    def from_json(cls, source):
+        """The plan that `to_json` wrote: from its text, or from the file of that name."""
+        return cls.from_config(json.loads(json_text(source)))
 
 
 def promotion_plan(

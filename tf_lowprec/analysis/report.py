@@ -1,6 +1,7 @@
 """How a plan is shown: a table in the terminal, plain text, a picture."""
 
 import io
+import pathlib
 
 from tf_lowprec.analysis.gemms import PASSES
 
@@ -81,6 +82,13 @@ def needed_width(rich_table):
 
     console = Console(width=10_000)
     return Measurement.get(console, console.options, rich_table).maximum
+
+
+def json_text(source):
+    """`source` itself if it is JSON text, else what the file of that name holds."""
+    if isinstance(source, str) and source.lstrip().startswith("{"):
+        return source
+    return pathlib.Path(source).read_text()
 
 
 def plain_text(rich_table):

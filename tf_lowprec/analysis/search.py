@@ -11,6 +11,7 @@ from tf_lowprec import formats
 from tf_lowprec.analysis.batch import Batch
 from tf_lowprec.analysis.plan import Plan
 from tf_lowprec.analysis.planner import LAST_LAYER, Rules, plan
+from tf_lowprec.analysis.report import json_text
 from tf_lowprec.analysis.trace import trace
 
 # Thresholds of noise from which candidates are made: a factor of sqrt(2) apart.
@@ -78,6 +79,7 @@ class SearchResult:
         return min(good, key=lambda t: (t.bits, -t.metric))
 
     def is_good(self, trial):
+        """Whether a Trial's metric is not below the reference's, but for tolerance."""
         return trial.metric >= self.reference.metric - self.tolerance
 
     def pareto(self):
@@ -130,8 +132,9 @@ class SearchResult:
         return text
 
     @classmethod
-    def from_json(cls, text):
-        config = json.loads(text)
+    def from_json(cls, source):
+        """The result that `to_json` wrote: from its text, or from the file of that name."""
+        config = json.loads(json_text(source))
         trials = tuple(Trial.from_config(t) for t in config["trials"])
         return cls(trials, config["metric"], config["tolerance"])
 

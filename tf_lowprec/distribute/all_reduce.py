@@ -73,6 +73,7 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
         return statistics_of(self.states)
 
     def reset_statistics(self):
+        """Sets what `statistics` counts back to 0."""
         for state in self.states:
             state.counters.reset()
 

@@ -153,6 +153,7 @@ class MultiWorkerMirroredStrategy(_Base):
         return self._all_reduce.statistics()
 
     def reset_statistics(self):
+        """Sets what `statistics` counts back to 0."""
         self._all_reduce.reset_statistics()
 
     def communication(self):

@@ -110,6 +110,7 @@ class VirtualLearners(tf.Module):
         return statistics_of(self._gradients)
 
     def reset_statistics(self):
+        """Sets what `statistics` counts back to 0."""
         for gradient in self._gradients:
             gradient.counters.reset()
 

@@ -43,6 +43,10 @@ class PrecisionLayer:
         seed: integer from which the layer's stochastic roundings are drawn (and its dropout, if
             it has any). Default: drawn by Python's `random`, which keras.utils.set_random_seed
             sets.
+
+    Raises:
+        ValueError: a precision of another kind; under one that is not native, channels_first,
+            LoRA, or a recurrent layer's time_major.
     """
 
     def __init__(self, *args, precision=None, seed=None, **kwargs):

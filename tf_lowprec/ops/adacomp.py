@@ -71,7 +71,7 @@ def adacomp_encode(gradient, residue, bin_size, encoding="plain", soft_threshold
         bin_size: L_T, 1 to 16384. The paper takes 50 for convolutions, 500 for other layers.
         encoding: "plain" (8 bits per element sent with bins of up to 64, 16 bits with larger
             ones, as the paper counts) or "entropy" (Rice codes of the gaps: shorter, slower).
-        soft_threshold: t >= 1; 1 sends only the elements that equal their bin's maximum.
+        soft_threshold: t, 1 to 1024; 1 sends only the elements that equal their bin's maximum.
 
     Returns:
         (packet, new_residue): a 1-D int32 tensor, whose size is what is sent, and a float32 tensor

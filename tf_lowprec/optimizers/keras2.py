@@ -14,8 +14,8 @@ class _Variables(list):
         return self
 
 
-class LowPrecision(tf.keras.optimizers.Optimizer):
-    # The docstring is in low_precision.py.
+class Implementation(tf.keras.optimizers.Optimizer):
+    # Of LowPrecision, in low_precision.py.
     #
     # Optimizers of Keras 2 change weights inside fused ops, so the step is what they changed:
     # fl(w + s) - w, which is s up to half a float32 ulp of w.
@@ -23,7 +23,7 @@ class LowPrecision(tf.keras.optimizers.Optimizer):
     def __init__(
         self, optimizer, format, rounding="stochastic", slot_format=None, seed=None, name=None
     ):
-        optimizer = check_inner(optimizer, LowPrecision)
+        optimizer = check_inner(optimizer, Implementation)
         update = Update.of(format, rounding, slot_format, seed)
         inner_name = getattr(optimizer, "name", None) or optimizer._name
         super().__init__(name=name or f"low_precision_{inner_name}")

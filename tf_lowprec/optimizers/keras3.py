@@ -11,13 +11,13 @@ def _tf_variable(variable):
     return variable if value is None or callable(value) else value
 
 
-class LowPrecision(tf.keras.optimizers.Optimizer):
-    # The docstring is in low_precision.py.
+class Implementation(tf.keras.optimizers.Optimizer):
+    # Of LowPrecision, in low_precision.py.
 
     def __init__(
         self, optimizer, format, rounding="stochastic", slot_format=None, seed=None, name=None
     ):
-        optimizer = check_inner(optimizer, LowPrecision)
+        optimizer = check_inner(optimizer, Implementation)
         update = Update.of(format, rounding, slot_format, seed)
         # Nothing of the base class' own state is used: learning rate and iterations are inside.
         super().__init__(learning_rate=0.0, name=name or f"low_precision_{optimizer.name}")

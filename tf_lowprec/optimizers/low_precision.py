@@ -5,39 +5,40 @@ import tensorflow as tf
 from tf_lowprec._keras import KERAS_3
 
 if KERAS_3:
-    from tf_lowprec.optimizers.keras3 import LowPrecision
+    from tf_lowprec.optimizers.keras3 import Implementation
 else:
-    from tf_lowprec.optimizers.keras2 import LowPrecision
+    from tf_lowprec.optimizers.keras2 import Implementation
 
-LowPrecision.__module__ = __name__
-LowPrecision = tf.keras.utils.register_keras_serializable("tf_lowprec")(LowPrecision)  # type: ignore[misc]
-LowPrecision.__doc__ = """Any Keras optimizer, with weights (and slots) in a low-precision format.
 
-Whenever the inner optimizer changes a weight w by a step s, here
+@tf.keras.utils.register_keras_serializable("tf_lowprec")
+class LowPrecision(Implementation):  # type: ignore[misc, valid-type]
+    """Any Keras optimizer, with weights (and slots) in a low-precision format.
 
-    ``w <- Q(w + Q(s))``        (Gupta et al., 2015, section 3)
+    Whenever the inner optimizer changes a weight w by a step s, here
 
-with Q rounding to `format`. With fixed point w + Q(s) is exact, so that the two roundings are
-the only ones; with floats it is taken in float64. Weight decay is a step of its own. A slot
-(momentum, moments) m becomes ``Q(m)`` in `slot_format` whenever it changes.
+        ``w <- Q(w + Q(s))``        (Gupta et al., 2015, section 3)
 
-On the tensorflow-addons leg (Keras 2) s is taken as the change that the inner optimizer made,
-weight decay included: it is exact up to half a float32 ulp of w. Optimizers of Keras 2, of
-``tf.keras.optimizers.legacy`` and of tensorflow-addons all work.
+    with Q rounding to `format`. With fixed point w + Q(s) is exact, so that the two roundings are
+    the only ones; with floats it is taken in float64. Weight decay is a step of its own. A slot
+    (momentum, moments) m becomes ``Q(m)`` in `slot_format` whenever it changes.
 
-Random numbers are a function of (seed, iteration, index of the variable) and of nothing else:
-all replicas of a tf.distribute strategy round alike, and their copies stay equal.
+    On the tensorflow-addons leg (Keras 2) s is taken as the change that the inner optimizer made,
+    weight decay included: it is exact up to half a float32 ulp of w. Optimizers of Keras 2, of
+    ``tf.keras.optimizers.legacy`` and of tensorflow-addons all work.
 
-Args:
-    optimizer: the inner keras.optimizers.Optimizer; its own arguments (learning rate,
-        schedules, clipping, weight decay, gradient accumulation) work as ever.
-    format: format of the weights.
-    rounding: a Rounding or its name.
-    slot_format: format of the slots; None leaves them in float32.
-    seed: integer; None takes one from Python's `random`, which keras.utils.set_random_seed
-        sets.
+    Random numbers are a function of (seed, iteration, index of the variable) and of nothing else:
+    all replicas of a tf.distribute strategy round alike, and their copies stay equal.
 
-Raises:
-    ValueError: an argument of the wrong kind; an inner optimizer that averages weights
-        (use_ema), since averages leave the grid.
-"""
+    Args:
+        optimizer: the inner keras.optimizers.Optimizer; its own arguments (learning rate,
+            schedules, clipping, weight decay, gradient accumulation) work as ever.
+        format: format of the weights.
+        rounding: a Rounding or its name.
+        slot_format: format of the slots; None leaves them in float32.
+        seed: integer; None takes one from Python's `random`, which keras.utils.set_random_seed
+            sets.
+
+    Raises:
+        ValueError: an argument of the wrong kind; an inner optimizer that averages weights
+            (use_ema), since averages leave the grid.
+    """
