@@ -36,6 +36,10 @@ def with_arguments(width):
     return width
 
 
+def failing():
+    raise KeyError("width")
+
+
 def words(text):
     return re.sub(r"[│┃\s]+", " ", text)
 
@@ -137,6 +141,17 @@ def test_loss_is_of_logits_unless_outputs_are_probabilities(logits):
     assert loss.get_config()["from_logits"] == logits
 
 
+def test_a_module_in_the_current_folder_is_found(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a_net_of_mine.py").write_text(
+        "from test_cli import small_model\n\n\ndef net():\n    return small_model()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    # As the installed command has it, not python -m.
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    assert cli.main(["plan", "a_net_of_mine:net", "--batch-size", "4"]) == 0
+    assert "FWD" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "command, message",
     [
@@ -149,6 +164,7 @@ def test_loss_is_of_logits_unless_outputs_are_probabilities(logits):
         (["plan", "no_such_module:f"], "no_such_module"),
         (["plan", "test_cli:not_a_model"], "gives int, not a tf.keras.Model"),
         (["plan", "test_cli:with_arguments"], "a function of no arguments"),
+        (["plan", "test_cli:failing"], "model 'test_cli:failing': KeyError: 'width'"),
         (["plan", "test_cli:small_model"], "batch_size is unknown"),
         (["plan", "test_cli:small_model", "--batch-size", "0"], "batch_size = 0"),
         (["plan", "test_cli:small_model", "--batch-size", "4", "--data", "x.npz"], "x.npz"),

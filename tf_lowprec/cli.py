@@ -260,6 +260,8 @@ def _load(name):
     path = pathlib.Path(name)
     if ":" in name and not path.exists():
         module, _, function = name.partition(":")
+        if "" not in sys.path:  # as `python -m` has it
+            sys.path.insert(0, "")
         try:
             build = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError) as error:
@@ -270,6 +272,8 @@ def _load(name):
             raise ValueError(
                 f"model {name!r} must be a function of no arguments: {error}"
             ) from None
+        except Exception as error:
+            raise ValueError(f"model {name!r}: {type(error).__name__}: {error}") from error
     elif path.suffix in (".keras", ".h5"):
         if not path.exists():
             raise ValueError(f"model {name!r}: no such file")

@@ -165,6 +165,41 @@ def test_unknown_precision_is_named():
 def test_lora_is_refused():
     with pytest.raises(ValueError, match="lora_rank"):
         lp.layers.Dense(3, precision=POLICY, lora_rank=2)
+    layer = lp.layers.Dense(3, precision=POLICY)
+    layer.build((None, 4))
+    with pytest.raises(ValueError, match=r"enable_lora: .* Policy.float32"):
+        layer.enable_lora(2)
+    stock = lp.layers.Dense(3)
+    stock.build((None, 4))
+    stock.enable_lora(2)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("precision", [POLICY, lp.Policy.fp8(9)], ids=["POLICY", "fp8"])
+def test_float32_inside_whatever_keras_s_dtype(dtype, precision):
+    layer = lp.layers.Dense(3, precision=precision, dtype=dtype)
+    y = layer(tf.ones((2, 4), dtype))
+    assert y.dtype == dtype
+    assert {tf.as_dtype(w.dtype) for w in layer.weights} == {tf.float32}
+    np.testing.assert_array_equal(
+        y, tf.cast(layer_of_float32(layer, precision)(tf.ones((2, 4))), dtype)
+    )
+
+
+def layer_of_float32(layer, precision):
+    other = lp.layers.Dense(3, precision=precision)
+    other.build((None, 4))
+    other.set_weights(layer.get_weights())
+    return other
+
+
+@pytest.mark.parametrize("seed", [True, 1.5, 2**63, "1"])
+def test_a_seed_that_is_none_is_named(seed):
+    layer = lp.layers.Dense(
+        3, precision=lp.Policy.fixed_point(lp.FixedPointFormat(2, 6)), seed=seed
+    )
+    with pytest.raises(ValueError, match="seed = "):
+        layer.build((None, 4))
 
 
 def test_channels_first_is_refused():

@@ -127,6 +127,8 @@ IMAGES, FILTERS = np.zeros((1, 5, 5, 4), np.float32), np.zeros((3, 3, 4, 2), np.
         (IMAGES[0], FILTERS, {}, "four axes"),
         (IMAGES[..., :3], FILTERS, {}, "do not match"),
         (IMAGES, FILTERS, {"strides": 0}, "strides = 0"),
+        (IMAGES, FILTERS, {"strides": None}, "strides = None"),
+        (IMAGES, FILTERS, {"dilations": 2.0}, "dilations = 2.0"),
         (IMAGES, FILTERS, {"dilations": (1, 2, 3)}, "dilations"),
         (IMAGES, FILTERS, {"padding": "FULL"}, "padding = 'FULL'"),
         (IMAGES, FILTERS, {"padding": ((1, -1), (0, 0))}, "padding"),

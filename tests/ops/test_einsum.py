@@ -207,6 +207,19 @@ def test_wrong_equation_is_named(equation, a, b, message):
         lp.einsum(equation, np.zeros(a, np.float32), np.zeros(b, np.float32), EXACT)
 
 
+@pytest.mark.parametrize("a, b", [((2, 6, 6), (4, 3, 6)), ((2, 3, 6), (2, 4, 6))])
+def test_shapes_that_differ_at_run_time_are_named(a, b):
+    any_shape = tf.TensorSpec([None] * 3)
+
+    @tf.function(input_signature=[any_shape, any_shape])
+    def product(a, b):
+        return lp.einsum("zab,zbc->zac", a, b, EXACT)
+
+    assert product(tf.ones((2, 3, 4)), tf.ones((2, 4, 5))).shape == (2, 3, 5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="zab,zbc->zac: index [zb] is not"):
+        product(tf.ones(a), tf.ones(b))
+
+
 def test_operands_of_unknown_rank_are_refused():
     @tf.function(input_signature=[tf.TensorSpec(None)])
     def product(a):

@@ -205,6 +205,8 @@ def test_set_random_seed_makes_updates_repeatable():
         ({"format": Q8, "rounding": "up"}, "rounding = 'up'"),
         ({"format": Q8, "slot_format": 16}, "slot_format = 16"),
         ({"format": Q8, "seed": 0.5}, "seed = 0.5"),
+        ({"format": Q8, "seed": 2**63}, "seed = 9223372036854775808"),
+        ({"format": Q8, "optimizer": None}, "optimizer = None"),
         ({"format": Q8, "optimizer": tf.keras.optimizers.SGD(0.1, use_ema=True)}, "use_ema"),
     ],
 )
@@ -218,3 +220,38 @@ def test_wrapping_twice_is_refused():
     once = lp.optimizers.LowPrecision(tf.keras.optimizers.SGD(0.1), Q8)
     with pytest.raises(ValueError, match="LowPrecision already"):
         lp.optimizers.LowPrecision(once, Q8)
+
+
+def test_an_optimizer_of_two_wrappers_is_refused():
+    inner = tf.keras.optimizers.SGD(0.1)
+    lp.optimizers.LowPrecision(inner, Q8)
+    with pytest.raises(ValueError, match="inside another LowPrecision"):
+        lp.optimizers.LowPrecision(inner, Q16)
+
+
+def test_constrained_weights_stay_on_the_grid():
+    layer = tf.keras.layers.Dense(3, kernel_constraint=tf.keras.constraints.MaxNorm(0.5))
+    model = tf.keras.Sequential([tf.keras.Input((5,)), layer])
+    model.compile(lp.optimizers.LowPrecision(tf.keras.optimizers.SGD(0.1), Q8), "mse")
+    model.fit(np.ones((8, 5)), np.ones((8, 3)), epochs=2, verbose=0)
+    kernel = model.get_weights()[0]
+    np.testing.assert_array_equal(kernel, lp.quantize(kernel, Q8))
+    norms = np.linalg.norm(kernel, axis=0)  # off by the rounding of five numbers at most
+    assert np.all(norms < 0.5 + np.sqrt(5) / 2 / 64) and np.all(norms > 0.3)
+
+
+def test_weight_decay_leaves_out_what_is_excluded():
+    inner = tf.keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    optimizer = lp.optimizers.LowPrecision(inner, Q16)
+    bias = variable(np.ones(3, np.float32))
+    optimizer.exclude_from_weight_decay(var_list=[bias])
+    optimizer.build([bias])
+    optimizer.apply_gradients([(tf.zeros(3), bias)])
+    np.testing.assert_array_equal(bias, np.ones(3, np.float32))
+
+
+@needs_keras_3
+def test_first_apply_needs_the_variables():
+    optimizer = lp.optimizers.LowPrecision("sgd", Q8)
+    with pytest.raises(ValueError, match="trainable_variables = None"):
+        optimizer.apply([tf.zeros(3)])

@@ -84,6 +84,14 @@ class PrecisionLayer:
         super().build(input_shape, *other_shapes)
         self._make_seed_state()
 
+    def enable_lora(self, *args, **kwargs):
+        if not self.precision.is_native:
+            raise ValueError(
+                "enable_lora: its products are float32's, so that it needs Policy.float32(), not "
+                "a low-precision policy"
+            )
+        super().enable_lora(*args, **kwargs)
+
     def _make_seed_state(self):
         # When the layer is built, not at the first call: under a tf.distribute strategy that would
         # be too late.
@@ -93,6 +101,8 @@ class PrecisionLayer:
     def add_weight(self, *args, **kwargs):
         if not self.precision.is_native:
             kwargs["autocast" if KERAS_3 else "experimental_autocast"] = False
+            if tf.as_dtype(kwargs.get("dtype") or tf.float32).is_floating:
+                kwargs["dtype"] = "float32"
         format = self.precision.weights
         if format is not None and kwargs.get("initializer") is not None:
             kwargs["initializer"] = OnGrid(kwargs["initializer"], format)

@@ -1,5 +1,6 @@
 """A layer's source of seeds: state that strategies and SavedModels take."""
 
+import numbers
 import random
 
 import tensorflow as tf
@@ -37,9 +38,15 @@ def make_seed_state(seed):
     Args:
         seed: an integer, or None for one from Python's `random`, which
             keras.utils.set_random_seed sets.
+
+    Raises:
+        ValueError: a seed of another kind.
     """
     if seed is None:
         seed = random.randint(1, 2**31 - 1)
+    is_integer = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not is_integer or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed = {seed!r} must be an integer of 64 bits or None")
     return _Keras3Generator(seed) if KERAS_3 else _Keras2Generator(seed)
 
 

@@ -1,6 +1,7 @@
 """lp.conv2d: a two-dimensional convolution with a precision for each of its three passes."""
 
 import functools
+import numbers
 
 from tf_lowprec.ops import convolution, gemm
 from tf_lowprec.ops._library import ops
@@ -37,8 +38,9 @@ def conv2d(x, filters, precision, strides=1, padding="SAME", dilations=1, groups
     strides = convolution.pair(strides, "strides")
     dilations = convolution.pair(dilations, "dilations")
     name, explicit = convolution.parse_padding(padding)
-    if not isinstance(groups, int) or groups < 1 or filters.shape[-1] % groups:
+    if not isinstance(groups, numbers.Integral) or groups < 1 or filters.shape[-1] % groups:
         raise ValueError(f"groups = {groups!r} must divide filters' {filters.shape[-1]} outputs")
+    groups = int(groups)
     channels = filters.shape[2] * groups
     if x.shape[-1] is not None and x.shape[-1] != channels:
         raise ValueError(

@@ -14,10 +14,17 @@ from tf_lowprec.precision import as_policy
 def _size(output_size):
     """(height, width): integers, or scalar tensors."""
     try:
-        height, width = output_size
-    except (TypeError, ValueError):
-        raise ValueError(f"output_size = {output_size!r} must be (height, width)") from None
-    return tuple(int(v) if isinstance(v, numbers.Integral) else v for v in (height, width))
+        sizes = list(output_size)
+    except TypeError:
+        sizes = []
+    integers = [isinstance(v, numbers.Integral) or _is_integer_tensor(v) for v in sizes]
+    if len(sizes) != 2 or not all(integers):
+        raise ValueError(f"output_size = {output_size!r} must be (height, width), integers")
+    return tuple(int(v) if isinstance(v, numbers.Integral) else v for v in sizes)
+
+
+def _is_integer_tensor(value):
+    return tf.is_tensor(value) and value.dtype.is_integer and value.shape.rank == 0
 
 
 def conv2d_transpose(

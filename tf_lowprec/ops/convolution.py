@@ -20,7 +20,10 @@ def _is_size(value, low):
 
 def pair(value, name):
     """[height, width] of an argument that may be one number for both."""
-    pair = [value, value] if isinstance(value, numbers.Integral) else list(value)
+    try:
+        pair = [value, value] if isinstance(value, numbers.Integral) else list(value)
+    except TypeError:
+        pair = []
     if len(pair) != 2 or not all(_is_size(v, 1) for v in pair):
         raise ValueError(f"{name} = {value!r} must be an integer in 1..2^31-1, or two of them")
     return [int(v) for v in pair]

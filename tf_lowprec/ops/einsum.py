@@ -33,6 +33,7 @@ def einsum(equation, a, b, precision, seed=None):
     Raises:
         ValueError: an equation of another form, such as one with a repeated index, or an index
             that is summed over in one operand only; shapes that do not match it.
+        tf.errors.InvalidArgumentError: such shapes, where they show at run time only.
     """
     a, b = as_float(a, "a"), as_float(b, "b")
     of_a, of_b, result = parse_equation(equation, a.shape.rank, b.shape.rank)
@@ -40,19 +41,27 @@ def einsum(equation, a, b, precision, seed=None):
     terms = [i for i in of_a if i in of_b and i not in result]
     rows = [i for i in of_a if i not in of_b]
     columns = [i for i in of_b if i not in of_a]
-    sizes = {}
+    sizes, checks = {}, []
     for tensor, indices in ((a, of_a), (b, of_b)):
         dynamic = tf.shape(tensor)
         for axis, index in enumerate(indices):
             size = tensor.shape[axis]
-            known = sizes.get(index)
-            if isinstance(known, int) and isinstance(size, int) and known != size:
-                raise ValueError(
-                    f"equation = {equation!r}: index {index!r} is {known} in a of shape {a.shape} "
-                    f"and {size} in b of shape {b.shape}"
-                )
-            if not isinstance(known, int):
-                sizes[index] = dynamic[axis] if size is None else size
+            size = dynamic[axis] if size is None else size
+            known = sizes.setdefault(index, size)
+            if isinstance(known, int) and isinstance(size, int):
+                if known != size:
+                    raise ValueError(
+                        f"equation = {equation!r}: index {index!r} is {known} in a of shape "
+                        f"{a.shape} and {size} in b of shape {b.shape}"
+                    )
+            elif known is not size:
+                what = f"equation = {equation}: index {index} is not the same in a and b:"
+                data = [what, tf.shape(a), tf.shape(b)]
+                checks.append(tf.raw_ops.Assert(condition=tf.equal(known, size), data=data))
+                sizes[index] = size if isinstance(size, int) else known
+    if checks:
+        with tf.control_dependencies(checks):
+            a, b = tf.identity(a), tf.identity(b)
     lhs = _reshape(_permute(a, of_a, batch + rows + terms), sizes, batch, rows, terms)
     rhs = _reshape(_permute(b, of_b, batch + terms + columns), sizes, batch, terms, columns)
     y = matmul(lhs, rhs, precision, seed=seed)

@@ -28,6 +28,7 @@ class Implementation(tf.keras.optimizers.Optimizer):
         inner_name = getattr(optimizer, "name", None) or optimizer._name
         super().__init__(name=name or f"low_precision_{inner_name}")
         self.inner_optimizer, self.update = optimizer, update
+        optimizer._low_precision = True
 
     def build(self, var_list):
         if isinstance(self.inner_optimizer, _Legacy):
@@ -69,6 +70,9 @@ class Implementation(tf.keras.optimizers.Optimizer):
         for index, variable in enumerate(self.inner_optimizer.variables()):
             if self.update.rounds_slot(variable):
                 strategy.extended.update(variable, slot, args=(iteration, index), group=False)
+
+    def exclude_from_weight_decay(self, *args, **kwargs):
+        self.inner_optimizer.exclude_from_weight_decay(*args, **kwargs)
 
     # A Keras 2 optimizer around another. Its own iterations and learning rate are not used.
 

@@ -23,6 +23,7 @@ class Implementation(tf.keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0, name=name or f"low_precision_{optimizer.name}")
         self.inner_optimizer, self.update = optimizer, update
         self._slot_indices = {}
+        optimizer._low_precision = True
         # Keras's optimizers write weights and slots through these three methods.
         optimizer.assign = self._assign
         optimizer.assign_add = lambda variable, value: self._step(variable, value, 1)
@@ -90,8 +91,25 @@ class Implementation(tf.keras.optimizers.Optimizer):
 
     def apply(self, grads, trainable_variables=None):
         if not self.built:
+            if trainable_variables is None:
+                raise ValueError(
+                    "trainable_variables = None must be given at the first call of apply, or to "
+                    "build before it"
+                )
             self.build(trainable_variables)
         self.inner_optimizer.apply(grads, trainable_variables)
+        self._round_constrained(trainable_variables)
+
+    def _round_constrained(self, variables):
+        """Q(w) of weights with a constraint, which Keras applies last."""
+        if variables is None:
+            variables = self._trainable_variables
+        for variable in variables:
+            if getattr(variable, "constraint", None) is not None:
+                self._write(variable, self.update.constrained(tf.convert_to_tensor(variable)))
+
+    def exclude_from_weight_decay(self, *args, **kwargs):
+        self.inner_optimizer.exclude_from_weight_decay(*args, **kwargs)
 
     @property
     def variables(self):

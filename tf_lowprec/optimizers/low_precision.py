@@ -20,7 +20,8 @@ class LowPrecision(Implementation):  # type: ignore[misc, valid-type]
 
     with Q rounding to `format`. With fixed point w + Q(s) is exact, so that the two roundings are
     the only ones; with floats it is taken in float64. Weight decay is a step of its own. A slot
-    (momentum, moments) m becomes ``Q(m)`` in `slot_format` whenever it changes.
+    (momentum, moments) m becomes ``Q(m)`` in `slot_format` whenever it changes. What a weight's
+    constraint makes of it is rounded to the nearest number of the format.
 
     On the tensorflow-addons leg (Keras 2) s is taken as the change that the inner optimizer made,
     weight decay included: it is exact up to half a float32 ulp of w. Optimizers of Keras 2, of

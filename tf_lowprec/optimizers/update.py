@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_lowprec import formats
 from tf_lowprec.formats import Rounding
-from tf_lowprec.ops.quantize import round_to
+from tf_lowprec.ops.quantize import quantize, round_to
 from tf_lowprec.ops.streams import Stream
 
 
@@ -30,8 +30,8 @@ class Update:
         formats.check_format(slot_format, "slot_format", optional=True)
         if seed is None:
             seed = random.randint(1, 2**31 - 1)
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ValueError(f"seed = {seed!r} must be an integer or None")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+            raise ValueError(f"seed = {seed!r} must be an integer of 64 bits or None")
         return cls(format, Rounding.of(rounding), slot_format, seed)
 
     def _round(self, value, format, iteration, stream):
@@ -47,6 +47,10 @@ class Update:
         else:
             total = tf.cast(old, tf.float64) + tf.cast(step, tf.float64)
         return self._round(total, self.format, iteration, Stream.WEIGHT_UPDATE.of(index))
+
+    def constrained(self, value):
+        """A weight that a constraint has moved off the grid: the nearest number on it."""
+        return quantize(value, self.format)
 
     def rounds_slot(self, slot):
         """Whether slots of this kind are rounded: counters and rates are not."""
@@ -67,9 +71,14 @@ class Update:
 
 def check_inner(optimizer, wrapper):
     """`optimizer` as an object, if LowPrecision can be put around it."""
-    optimizer = tf.keras.optimizers.get(optimizer)
+    given = optimizer
+    optimizer = None if given is None else tf.keras.optimizers.get(given)
+    if optimizer is None:
+        raise ValueError(f"optimizer = {given!r} must be a Keras optimizer or the name of one")
     if isinstance(optimizer, wrapper):
         raise ValueError("optimizer is a LowPrecision already: wrap the one inside it")
+    if getattr(optimizer, "_low_precision", False):
+        raise ValueError("optimizer is inside another LowPrecision: make one of its own")
     if isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer):
         raise ValueError(
             "optimizer is a LossScaleOptimizer, which must be outside: "
