@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import tensorflow as tf
+from compat import needs_keras_3
 
 import tf_lowprec as lp
 from tf_lowprec._keras import KERAS_3
@@ -402,3 +403,14 @@ def test_mobilenet_trains_a_step_in_eight_bits():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@needs_keras_3
+def test_layers_with_lora_keep_float32():
+    model = tf.keras.Sequential([tf.keras.Input((5,)), tf.keras.layers.Dense(4, name="tuned")])
+    model.layers[0].enable_lora(2)
+    with pytest.raises(ValueError, match="layer 'tuned' has LoRA"):
+        lp.convert(model, POLICY)
+    policies = lp.PolicyMap({"tuned": lp.Policy.float32()}, default=POLICY)
+    x = np.ones((2, 5), np.float32)
+    np.testing.assert_array_equal(lp.convert(model, policies)(x), model(x))

@@ -218,6 +218,11 @@ def _convert_layer(layer, policy_of):
         policy = policy_of(layer)
         if policy is None:
             return layer.__class__.from_config(config)
+        if getattr(layer, "lora_enabled", False) and not policy.is_native:
+            raise ValueError(
+                f"layer {layer.name!r} has LoRA, whose products are float32's: leave it at "
+                "Policy.float32(), by a PolicyMap"
+            )
         return cls.from_config({**config, "precision": policy})
     if isinstance(layer, (tf.keras.layers.TimeDistributed, tf.keras.layers.Bidirectional)):
         return _convert_wrapper(layer, config, policy_of)
