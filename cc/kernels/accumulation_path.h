@@ -54,12 +54,16 @@ struct PathChoice {
   bool may_underflow = false;  // sums may lie below the format's lowest normal binade
   // B + m < W - 1 in float32: kNearest does for terms with such a u.
   bool float_for_few = false;
+  // kStochastic is right as long as no sum overflows, which is to be looked after.
+  bool may_overflow = false;
+  int64_t term = 0;  // then: products are at most 2^term
 };
 
 // What an instruction set offers.
 struct PathSupport {
-  bool fma;             // else a product must be exact in float32
-  bool rounding_modes;  // the thread's mode can be set
+  bool fma;                    // else a product must be exact in float32
+  bool rounding_modes;         // the thread's mode can be set
+  bool looks_at_sums = false;  // a choice that may_overflow will do
 };
 
 // All |x| < 2^exponent; all x are multiples of 2^quantum. A panel of zeros has neither bound.
@@ -109,6 +113,22 @@ LOWPREC_HD_INLINE int64_t SumExponent(int64_t term, int64_t n, int mantissa_bits
   return term + log2;
 }
 
+// log2 of a bound on stochastic sums after n terms of magnitude <= 2^term, from sums <= 2^start:
+// (2^start + n 2^term) (1 + 2^-m)^n.
+LOWPREC_HD_INLINE int64_t GrownExponent(int64_t start, int64_t term, int64_t n, int mantissa_bits) {
+  int64_t log2 = 0;
+  while ((int64_t{1} << log2) < n) ++log2;
+  const int64_t sum = term + log2;
+  return (start > sum ? start : sum) + 1 + ((3 * n) >> (mantissa_bits + 1)) + 1;
+}
+
+// Whether sums of at most 2^sum neither overflow the format nor, on the way, a float32.
+LOWPREC_HD_INLINE bool HoldsSums(const FloatFormat& f, int64_t sum) {
+  const int max_exponent =
+      static_cast<int>(ToBits<float>(FloatFromCode(f, FloatMaxCode(f))) >> 23) - 127;
+  return sum <= max_exponent && sum + 25 - f.mantissa_bits <= 127 && sum <= 125;
+}
+
 // What is said above of W, m and B.
 LOWPREC_HD bool MayRoundTwice(int width, int m, int product_bits) {
   const bool small_sum = product_bits + m < width - 3;
@@ -141,15 +161,15 @@ LOWPREC_HD_INLINE PathChoice ChoosePath(const AccumulatorSpec& spec, const Opera
   int64_t sum = SumExponent(term, chunk, m, rounding);
   if (chunk < k) sum = SumExponent(sum, (k + chunk - 1) / chunk, m, rounding);
 
-  // Neither the format nor, on the way, a float32 may overflow.
-  const int max_exponent =
-      static_cast<int>(ToBits<float>(FloatFromCode(f, FloatMaxCode(f))) >> 23) - 127;
-  if (sum > max_exponent || sum + 25 - m > 127 || sum > 125) return {};
+  const bool may_overflow = !HoldsSums(f, sum);
+  if (may_overflow && !(rounding == Rounding::kStochastic && support.looks_at_sums)) return {};
 
   int lowest = FloatMinExponent(f);
   if (f.specials == Specials::kDlfloat) ++lowest;  // its first binade lacks 2^min
   const bool gap = HasGapAtZero(f);
   PathChoice choice;
+  choice.may_overflow = may_overflow;
+  choice.term = term;
   choice.may_underflow = !zero && quantum < (gap ? lowest : lowest - m);
   if (choice.may_underflow && gap) return {};
 

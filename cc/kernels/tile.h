@@ -90,7 +90,7 @@ inline void StoreTile(const TileTask& tile, float* to, int64_t row_step) {
 
 // Whether operands need not be packed: in these paths a term that is left out may be a zero.
 inline bool TakesAnyLayout(const PathChoice& choice) {
-  return choice.path != AccumulationPath::kExact && !choice.may_underflow;
+  return choice.path != AccumulationPath::kExact && !choice.may_underflow && !choice.may_overflow;
 }
 
 // Whether no operands have a faster choice.

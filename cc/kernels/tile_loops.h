@@ -214,7 +214,50 @@ inline void RunUnderflow(TileTask& tile, const PathChoice& choice) {
   }
 }
 
+// All sums and totals are less than 2^this.
+inline int64_t ExponentOfSums(const TileTask& tile) {
+  uint32_t most = 0;
+  for (int row = 0; row < kRows; ++row) {
+    for (int j = 0; j < kColumns; ++j) {
+      most = Max(most, ToBits<float>(tile.sums[row][j]) & 0x7FFFFFFFu);
+      most = Max(most, ToBits<float>(tile.totals[row][j]) & 0x7FFFFFFFu);
+    }
+  }
+  return static_cast<int64_t>(most >> 23) - 126;  // of a NaN or an infinity too large
+}
+
+// kStochastic for sums that might overflow: some terms at a time, after a look at the sums.
+inline void RunGrowing(TileTask& tile, const PathChoice& choice) {
+  const FloatFormat format = AccumulatorFormat(tile.accumulator);
+  const int m = tile.accumulator.mantissa_bits;
+  const int64_t chunk = tile.accumulator.chunk;
+  const int64_t most = Min(Max(int64_t{2} << m, 8), 256);  // (1 + 2^-m)^n is at most 2^8
+  const float *const a = tile.a, *const b = tile.b;
+  const int64_t k_begin = tile.k_begin, k_end = tile.k_end;
+  RandomHistory* const history = tile.history;
+  tile.history = nullptr;
+  for (int64_t begin = k_begin; begin < k_end; begin = tile.k_end) {
+    tile.k_begin = begin;
+    tile.k_end = Min(begin + most, k_end);
+    tile.a = a + (begin - k_begin) * kRows;
+    tile.b = b + (begin - k_begin) * kColumns;
+    const int64_t n = tile.k_end - begin, start = ExponentOfSums(tile);
+    int64_t sum = GrownExponent(start, choice.term, n, m);
+    if (chunk > 0) sum = GrownExponent(start, sum, Min(n, n / chunk + 2), m);
+    if (HoldsSums(format, sum)) {
+      RunFastTile<LeftLayout::kPacked>(tile, choice);
+    } else {
+      RunExact(tile);
+    }
+  }
+  tile.k_begin = k_begin;
+  tile.a = a;
+  tile.b = b;
+  tile.history = history;
+}
+
 void RunTile(TileTask& tile, const PathChoice& choice) {
+  if (choice.may_overflow) return tile.masked ? RunExact(tile) : RunGrowing(tile, choice);
   if (TakesAnyLayout(choice)) return RunFastTile<LeftLayout::kPacked>(tile, choice);
   tile.masked ? RunUnderflow<true>(tile, choice) : RunUnderflow<false>(tile, choice);
 }

@@ -29,9 +29,9 @@ using DoubleShape = StepShape<kRows, 1>;
 using StochasticShape = StepShape<kRows / 2, 1>;
 #endif
 #if defined(__AVX2__)
-constexpr PathSupport kSupport = {true, kHasRoundingModes};
+constexpr PathSupport kSupport = {true, kHasRoundingModes, true};
 #else
-constexpr PathSupport kSupport = {false, kHasRoundingModes};
+constexpr PathSupport kSupport = {false, kHasRoundingModes, true};
 #endif
 
 // Not std's: the linker might take another instruction set's copy of those.

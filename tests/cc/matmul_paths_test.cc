@@ -230,6 +230,32 @@ TEST_P(MatMulTest, LongStochasticSums) {
   }
 }
 
+// So long that they might overflow, if all random bits were ones: most do not, and some do.
+TEST_P(MatMulTest, GrowingStochasticSums) {
+  for (const int m : {0, 1, 3, 5, 7}) {
+    for (const int64_t chunk : {0, 1, 16}) {
+      for (const int room : {1, 4, 9, 20}) {
+        Problem p;
+        p.m = 13;
+        p.n = 9;
+        p.k = inputs_.OneIn(2) ? 300 : 700;
+        p.SetFormat({6, m, Specials::kIeee, inputs_.OneIn(4), true});
+        p.accumulator.rounding = static_cast<int>(Rounding::kStochastic);
+        p.accumulator.chunk = chunk;
+        // Of products, below the largest number.
+        const int a_high = 15, b_high = 16 - room;
+        const OperandFormat f = {"f", 3, -20, 20, false, -20};
+        FillRandom(inputs_, f, f, {a_high, 4, b_high, 4}, &p);
+        reached_.clear();
+        if (!Check(p)) return;
+        if (m > 3 && room == 20) {
+          EXPECT_EQ(reached_.count({AccumulationPath::kStochastic, false}), 1u) << p;
+        }
+      }
+    }
+  }
+}
+
 // Sums of multiples of 2^lowest: the lowest is no number of DLFloat.
 TEST_P(MatMulTest, LowestBinadeOfFormatsWithAGap) {
   for (int i = 0; i < Rounds(200); ++i) {

@@ -205,9 +205,9 @@ inline std::ostream& operator<<(std::ostream& out, const IsaUnderTest& isa) {
   return out << isa.name;
 }
 
-const IsaUnderTest kIsas[] = {{"portable", Isa::kPortable, {false, true}},
-                              {"avx2", Isa::kAvx2, {true, true}},
-                              {"avx512", Isa::kAvx512, {true, true}}};
+const IsaUnderTest kIsas[] = {{"portable", Isa::kPortable, {false, true, true}},
+                              {"avx2", Isa::kAvx2, {true, true, true}},
+                              {"avx512", Isa::kAvx512, {true, true, true}}};
 
 inline bool ChooseKernel(const IsaUnderTest& isa, MatMul* kernel) {
   setenv("TF_LOWPREC_ISA", isa.name, /*overwrite=*/1);
