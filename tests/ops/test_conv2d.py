@@ -142,6 +142,39 @@ def test_bad_input_is_named(x, filters, options, message, mode):
         (tf.function(call) if mode == "graph" else call)()
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        lp.Policy.fp8(9),
+        lp.Policy.fixed_point(lp.FixedPointFormat(2, 6), rounding="nearest_even"),
+        lp.Policy.bf16(),
+        lp.Policy.hopper(),
+        lp.Policy.mx(),
+        lp.Policy.float32(),
+    ],
+    ids=["narrow", "wide", "native", "aligned", "mx", "float32"],
+)
+@pytest.mark.parametrize(
+    "x, filters, y",
+    [
+        ((1, 5, 5, 2), (7, 7, 2, 4), (1, 0, 0, 4)),
+        ((1, 5, 5, 0), (3, 3, 0, 4), (1, 3, 3, 4)),
+        ((1, 5, 5, 2), (3, 3, 2, 0), (1, 3, 3, 0)),
+        ((1, 5, 5, 2), (0, 3, 2, 4), (1, 6, 3, 4)),
+    ],
+    ids=["large window", "no channels", "no outputs", "no taps"],
+)
+def test_nothing_to_sum_gives_zeros_whatever_the_policy(policy, x, filters, y):
+    x, filters = tf.ones(x), tf.ones(filters)
+    with tf.GradientTape() as tape:
+        tape.watch([x, filters])
+        got = lp.conv2d(x, filters, policy, padding="VALID")
+    assert got.shape == y and not np.any(got)
+    dx, dfilters = tape.gradient(got, [x, filters])
+    assert dx.shape == x.shape and dfilters.shape == filters.shape
+    assert not np.any(dx) and not np.any(dfilters)
+
+
 def test_empty_batch_gives_empty_result_and_zero_gradient():
     x, w = tf.zeros((0, 5, 5, 4)), tf.constant(FILTERS)
     with tf.GradientTape() as tape:

@@ -3,10 +3,14 @@
 import functools
 import numbers
 
+from tf_lowprec.formats import FP32
 from tf_lowprec.ops import convolution, gemm
 from tf_lowprec.ops._library import ops
 from tf_lowprec.ops.seeds import as_seed
-from tf_lowprec.precision import as_policy
+from tf_lowprec.precision import Accumulator, Gemm, Policy, as_policy
+
+# For sums without terms, and results without elements: its kernels take any sizes.
+_NO_SUMS = Policy(*(Gemm(accumulator=Accumulator(FP32)),) * 3)
 
 
 def conv2d(x, filters, precision, strides=1, padding="SAME", dilations=1, groups=1, seed=None):
@@ -47,8 +51,13 @@ def conv2d(x, filters, precision, strides=1, padding="SAME", dilations=1, groups
             f"x of shape {x.shape} and filters of shape {filters.shape} do not match: with "
             f"groups = {groups} x must have {channels} channels"
         )
-    passes = (policy.forward, policy.backward, policy.gradient)
     geometry = convolution.Geometry(strides, dilations, name, explicit, groups)
+    image = x.shape[1:3].as_list()
+    if 0 in filters.shape or (
+        None not in image and 0 in geometry.output_size(image, filters.shape[:2])
+    ):
+        policy = _NO_SUMS
+    passes = (policy.forward, policy.backward, policy.gradient)
     if all(p.is_native for p in passes) and groups == 1 and dilations == [1, 1]:
         return geometry.forward(x, filters)
     seed = as_seed(seed, needed=any(p.is_stochastic for p in passes))

@@ -11,7 +11,7 @@ else:
 
 
 @tf.keras.utils.register_keras_serializable("tf_lowprec")
-class LowPrecision(Implementation):  # type: ignore[misc, valid-type]
+class LowPrecision(Implementation):
     """Any Keras optimizer, with weights (and slots) in a low-precision format.
 
     Whenever the inner optimizer changes a weight w by a step s, here
