@@ -10,8 +10,8 @@ adacomp_study.png are made of all runs that are finished.
 
 Learners are virtual (lp.distribute.VirtualLearners) and share one batch, so that dense gradients
 have the same mean for any number of learners, up to rounding: they are trained with 1 (and once
-with 8, to see that). 32 and 128 learners train for fewer epochs, and 8 on two networks for more as
-well, each beside a dense run as long.
+with 8, to see that). 32 and 128 learners train for fewer epochs, and 8 on three networks for
+more as well, each beside a dense run as long.
 
 Methods: dense; adacomp (plain packets are sent; with at most 8 learners the same gradients are
 entropy-coded too, to measure those packets: the training would be the same to the bit); top_k
@@ -22,6 +22,7 @@ of the same name, which has to be finished first). Bytes are those of the packet
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -414,7 +415,7 @@ def plot(records, path):
     for axes in grid.flat[len(networks) :]:
         axes.set_axis_off()
     for axes, network in zip(grid.flat, networks):
-        greys = iter(("0.0", "0.35", "0.5", "0.65", "0.75"))  # of dense runs
+        greys = itertools.cycle(("0.0", "0.35", "0.5", "0.65", "0.75"))  # of dense runs
         for name, record in records.items():
             if record["network"] != network:
                 continue

@@ -6,13 +6,11 @@
 //   x[n] = x[n - 31] ^ x[n - 83] ^ x[n - 130] ^ x[n - 141] ^ x[n - 179],
 // and holds for the 16 bits of a state that are used by themselves. So two elements share a lane,
 // and a word is five loads and four XORs for both in place of six instructions for each, of which
-// three are shifts. None has six terms and a degree below 179 (by trying all; for five terms it is
-// 551).
+// three are shifts.
 #ifndef TF_LOWPREC_CC_KERNELS_RANDOM_HISTORY_H_
 #define TF_LOWPREC_CC_KERNELS_RANDOM_HISTORY_H_
 
 #include <cstdlib>
-#include <cstring>
 
 #include "cc/kernels/tile_shape.h"
 
@@ -26,7 +24,7 @@ constexpr int kShorterLags[] = {31, 83, 130, 141}, kLongestLag = 179;
 struct RandomHistory {
   static constexpr int kStepWords = StochasticShape::kSums / 2 * FloatLanes::kLanes;
   static constexpr int kParts = kRows / StochasticShape::kRows;
-  static constexpr int64_t kMostSteps = 1280;  // that are kept
+  static constexpr int64_t kMostSteps = 1280;  // that are kept: 240 KiB (AVX2)
 
   uint32_t* words = nullptr;  // [kParts][kMostSteps][kStepWords], once there was need of it
   int64_t steps = 0;          // that are known

@@ -149,7 +149,7 @@ inline void RunStochastic(TileTask& tile) {
   tile.runs = runs;
 }
 
-// For a choice that TakesAnyLayout.
+// For a choice that TakesAnyLayout, or a packed tile whose sums will not overflow.
 template <LeftLayout kLayout>
 inline void RunFastTile(TileTask& tile, const PathChoice& choice) {
   constexpr NearestMethod kScaled = NearestMethod::kScaled, kVeltkamp = NearestMethod::kVeltkamp;
