@@ -44,6 +44,36 @@ std::vector<int64_t> SegmentOffsets(const uint32_t* table, int64_t begin, const 
   return offsets;
 }
 
+// Takes what is sent out of a residue. The elements lie at random, which the processor does not
+// foresee: each is asked of memory when it is named, and changed kWaiting elements later, or at the
+// end.
+class SentElements {
+ public:
+  explicit SentElements(float scale) : scale_(scale) { std::fill_n(waiting_, kWaiting, &none_); }
+  SentElements(const SentElements&) = delete;
+  SentElements& operator=(const SentElements&) = delete;
+  ~SentElements() {
+    for (float* element : waiting_) Change(element);
+  }
+
+  void TakeOut(float* element) {
+    __builtin_prefetch(element, 1);
+    float** const place = &waiting_[count_++ % kWaiting];
+    Change(*place);
+    *place = element;
+  }
+
+ private:
+  static constexpr uint64_t kWaiting = 64;
+
+  void Change(float* element) const { *element = ResidueOfSent(*element, scale_); }
+
+  const float scale_;
+  float none_ = 0;  // in the places that still are free
+  float* waiting_[kWaiting];
+  uint64_t count_ = 0;
+};
+
 }  // namespace
 
 AdaCompEncoder::AdaCompEncoder(const AdaCompTask& task, const AdaCompLoops& loops, AdaCompRun run)
@@ -77,7 +107,9 @@ int64_t AdaCompEncoder::Select() {
   maxima_.resize(layout.num_bins);
   segments_.resize(layout.num_segments);
   run_(layout.num_segments, kSegmentElements, [this](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) SelectSegment(i);
+    // Backwards: of a long residue the caches keep its end that was written last, and Write begins
+    // there.
+    for (int64_t i = end; i-- > begin;) SelectSegment(i);
   });
   header_.num_elements = task_.num_elements;
   header_.bin_size = task_.bin_size;
@@ -107,15 +139,11 @@ void AdaCompEncoder::Write(uint32_t* packet) {
     const std::vector<int64_t> offsets = SegmentOffsets(table, header_.num_words(), layout);
     run_(layout.num_segments, kSegmentElements / 4, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        float* residue = task_.new_residue + layout.SegmentBegin(i);
-        const auto take_out = [scale = header_.scale, residue](int64_t position) {
-          // At random positions, which the processor does not foresee.
-          constexpr int64_t kAhead = 256;
-          __builtin_prefetch(residue + position + kAhead, 1);
-          residue[position] = ResidueOfSent(residue[position], scale);
-        };
+        float* const residue = task_.new_residue + layout.SegmentBegin(i);
+        SentElements sent(header_.scale);
         WriteSegment(segments_[i].selection(task_.bin_size), task_.entropy,
-                     segments_[i].segment.entry, packet + offsets[i], take_out);
+                     segments_[i].segment.entry, packet + offsets[i],
+                     [&sent, residue](int64_t position) { sent.TakeOut(residue + position); });
       }
     });
   } else {
