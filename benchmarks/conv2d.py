@@ -100,7 +100,12 @@ def main():
     for i, name in enumerate(OURS):
         ratios = [row["ratio"] for row in rows if row["pass"] == name]
         axes.bar(np.arange(len(shapes)) + 0.25 * (i - 1), ratios, 0.25, label=name)
-        axes.axhline(ASKED[name], color="k", linewidth=0.7, linestyle=":")
+    for asked in sorted(set(ASKED.values())):
+        passes = ", ".join(name for name in OURS if ASKED[name] == asked)
+        axes.axhline(asked, color="k", linewidth=0.7, linestyle=":")
+        # Right of the last bars, where nothing is.
+        axes.text(len(shapes) - 0.6, asked, f" {passes}", va="bottom", fontsize=8)
+    axes.set_xlim(-0.5, len(shapes))
     axes.set_xticks(range(len(shapes)), shapes, fontsize=8)
     axes.set_ylabel("speed as a ratio to TensorFlow's float32 op")
     axes.set_title("3x3 convolutions with narrow accumulators (dotted: asked for)")

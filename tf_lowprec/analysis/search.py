@@ -94,12 +94,10 @@ class SearchResult:
 
     def plot(self, path):
         """Writes a picture: the metric against total accumulator bits."""
-        import matplotlib
+        from matplotlib.figure import Figure
 
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-
-        figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axis = figure.subplots()
         tried = [t for t in self.trials if t.plan is not None and t.label != "closed form"]
         axis.plot([t.bits for t in tried], [t.metric for t in tried], "o", label="tried")
         front = self.pareto()
@@ -117,7 +115,6 @@ class SearchResult:
         axis.grid(alpha=0.3)
         axis.legend()
         figure.savefig(path, dpi=120)
-        plt.close(figure)
 
     def to_json(self, path=None):
         """The trials with their plans as JSON text; also written to `path`, if given."""
