@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -165,6 +166,10 @@ def test_a_module_in_the_current_folder_is_found(tmp_path, monkeypatch, capsys):
         (["plan", "test_cli:not_a_model"], "gives int, not a tf.keras.Model"),
         (["plan", "test_cli:with_arguments"], "a function of no arguments"),
         (["plan", "test_cli:failing"], "model 'test_cli:failing': KeyError: 'width'"),
+        (["plan", "a_module_that_fails:f"], "model 'a_module_that_fails:f': NameError"),
+        (["inspect", "empty.keras"], "model 'empty.keras' cannot be loaded"),
+        (["plan", "test_cli:small_model", "--batch-size", "4", "--data", "bad.npz"], "damaged"),
+        (["plan", "test_cli:small_model", "--batch-size", "4", "--data", "words.npz"], "dtype <U"),
         (["plan", "test_cli:small_model"], "batch_size is unknown"),
         (["plan", "test_cli:small_model", "--batch-size", "0"], "batch_size = 0"),
         (["plan", "test_cli:small_model", "--batch-size", "4", "--data", "x.npz"], "x.npz"),
@@ -172,8 +177,14 @@ def test_a_module_in_the_current_folder_is_found(tmp_path, monkeypatch, capsys):
         (["plan", "tests"], "without saved_model.pb"),
     ],
 )
-def test_errors_are_one_line_and_exit_1(command, message, capsys, monkeypatch):
-    monkeypatch.chdir(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+def test_errors_are_one_line_and_exit_1(command, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_module_that_fails.py").write_text("nowhere\n")
+    (tmp_path / "tests").mkdir()
+    with zipfile.ZipFile("empty.keras", "w"):
+        pass
+    (tmp_path / "bad.npz").write_bytes(b"PK\3\4 and no more")
+    np.savez("words.npz", x=np.array(["a", "b"]), y=np.arange(2))
     assert cli.main(command) == 1
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("tf-lowprec")]
     assert message in line

@@ -7,6 +7,7 @@ import argparse
 import importlib
 import pathlib
 import sys
+import zipfile
 
 import numpy as np
 import tensorflow as tf
@@ -266,6 +267,8 @@ def _load(name):
             build = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"model {name!r}: {error}") from None
+        except Exception as error:  # whatever the module does
+            raise ValueError(f"model {name!r}: {type(error).__name__}: {error}") from error
         try:
             model = build()
         except TypeError as error:
@@ -277,7 +280,13 @@ def _load(name):
     elif path.suffix in (".keras", ".h5"):
         if not path.exists():
             raise ValueError(f"model {name!r}: no such file")
-        model = tf.keras.models.load_model(path)
+        try:
+            model = tf.keras.models.load_model(path)
+        except Exception as error:  # Keras has many for files that it cannot read
+            raise ValueError(
+                f"model {name!r} cannot be loaded; a file with layers of your own needs them, as "
+                f"module:function has: {type(error).__name__}: {first_line(error)}"
+            ) from error
     else:
         raise ValueError(
             f"model {name!r} must be a .keras or .h5 file, a SavedModel's folder, or "
@@ -298,10 +307,20 @@ def _data(name, model, batch_size):
             raise ValueError(
                 f"data {name!r} must be one of {', '.join(_DATASETS)}, or an .npz file that exists"
             )
-        with np.load(name) as arrays:
-            if not {"x", "y"} <= set(arrays.files):
-                raise ValueError(f"data {name!r} must hold the arrays x and y")
-            x, y = arrays["x"], arrays["y"]
+        try:
+            with np.load(name) as arrays:
+                held = {key: arrays[key] for key in arrays.files if key in ("x", "y")}
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(f"data {name!r} is damaged: {error}") from None
+        if len(held) < 2:
+            raise ValueError(f"data {name!r} must hold the arrays x and y")
+        for key, array in held.items():
+            if array.ndim == 0 or array.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"data {name!r}: {key} has shape {array.shape} and dtype {array.dtype}; it "
+                    "must be numbers, one or more for each example"
+                )
+        x, y = held["x"], held["y"]
     count = len(x) if batch_size is None else min(batch_size, len(x))
     x, y = x[:count], y[:count]
     inputs = getattr(model, "inputs", None)

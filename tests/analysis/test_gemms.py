@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from compat import native
+from compat import KERAS_3, native, needs_keras_3
 
 import tf_lowprec as lp
 from tf_lowprec import analysis
@@ -122,3 +122,40 @@ def test_first_layers_have_backward_of_what_lies_behind_their_own_weights():
     assert backward_products(L.MultiHeadAttention(2, 4), (5, 8)) == {"scores", "context", "output"}
     assert backward_products(L.LSTM(4), (5, 8)) == {"recurrent_kernel"}
     assert backward_products(L.LSTM(4, trainable=False), (5, 8)) == set()
+
+
+def test_attention_over_some_axes():
+    x = tf.keras.Input((6, 5, 8))
+    layer = L.MultiHeadAttention(2, 4, attention_axes=(2,), name="attention")
+    plan = analysis.plan(tf.keras.Model(x, layer(x, x)), 3)
+    found = by_product(plan, "attention")
+    assert [found["context", which] for which in ("FWD", "BWD", "GRAD")] == [5, 4, 5]
+    assert found["query", "GRAD"] == 3 * 6 * 5
+    assert {s.macs for s in plan.sums if s.product == "context"} == {3 * 6 * 2 * 5 * 5 * 4}
+
+
+def test_attention_with_an_output_of_several_axes():
+    x = tf.keras.Input((6, 8))
+    layer = L.MultiHeadAttention(2, 4, output_shape=(3, 7), name="attention")
+    plan = analysis.plan(tf.keras.Model(x, layer(x, x)), 3)
+    assert by_product(plan, "attention")["output", "BWD"] == 21
+    assert {s.macs for s in plan.sums if s.product == "output"} == {3 * 6 * 8 * 21}
+
+
+def test_an_input_by_name():
+    x = tf.keras.Input((6, 8))
+    y = L.Dense(3, name="dense")(inputs=L.Conv1D(5, 2, name="conv")(inputs=x))
+    y = L.GRU(4, name="gru")(sequences=y) if KERAS_3 else L.GRU(4, name="gru")(inputs=y)
+    plan = analysis.plan(tf.keras.Model(x, y), 2)
+    assert {s.layer: s.n for s in plan.sums if s.which == "FWD" and s.product == "kernel"} == {
+        "conv": 16,
+        "dense": 5,
+        "gru": 3,
+    }
+
+
+@needs_keras_3
+def test_a_kernel_that_is_a_product_itself_is_listed():
+    model = tf.keras.Sequential([tf.keras.Input((8,)), L.Dense(5, name="lora"), L.Dense(2)])
+    model.layers[0].enable_lora(2)
+    assert [path for path, *_ in analysis.plan(model, 4).unknown] == ["lora"]

@@ -146,6 +146,7 @@ def test_measured_width_is_the_first_that_passes():
         ((accumulator(5), 0, 10), "product_mantissa_bits = 0"),
         ((accumulator(5), 24, 10), "product_mantissa_bits = 24"),
         ((accumulator(5), 5, 0), "n = 0"),
+        ((accumulator(5), 5, 10**9), "n = 1,000,000,000: of sums of more than"),
         ((accumulator(5), 5, 10, 1), "samples = 1 must be an integer of at least 2"),
         ((accumulator(5), 5, 10, 10, -1), "seed = -1"),
         ((lp.Accumulator(lp.FloatFormat(2, 5)), 5, 1000), "overflow it; give it more exponent"),
@@ -167,3 +168,15 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         analysis.measured_vrr(accumulator(5), 5, 10, **options)
+
+
+def test_zeros_shorten_the_chunks_alone():
+    # 0.05 of 4096 terms, then 16 chunks: as much may be lost as of 205 and 16 terms.
+    options = {"method": "measured", "rounding": "toward_zero", "samples": 64}
+    sparse = analysis.minimum_mantissa(5, 65536, 4096, 0.05, **options)
+    assert abs(sparse - analysis.minimum_mantissa(5, 205 * 16, 205, **options)) <= 1
+
+
+def test_stochastic_rounding_has_no_measured_width():
+    with pytest.raises(ValueError, match="rounding = 'stochastic'.*method='noise'"):
+        analysis.minimum_mantissa(5, 100, method="measured", rounding="stochastic")

@@ -120,3 +120,11 @@ def test_what_is_not_observed_is_listed():
     assert [row.layer for row in seen] == ["dense"] * 3
     assert seen.unknown == (("gru", "GRU"),)
     assert "not observed: gru (GRU)" in str(seen)
+
+
+def test_sums_are_rounded_at_random_where_training_does():
+    policy = lp.Policy.fp8(4, chunk=None, accumulator_rounding="stochastic")
+    x, kernel = data((32, 2000)), data((2000, 20), 1)
+    row = rows_of(dense(policy, x, kernel), x)["FWD"]
+    noise = lp.analysis.rounding_noise(4, 2000, rounding="stochastic")
+    assert row.vrr > 1 and row.noise == pytest.approx(noise, rel=0.4)

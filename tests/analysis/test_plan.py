@@ -430,3 +430,21 @@ def test_str_is_the_table_in_a_notebook_too(monkeypatch):
     # There rich shows tables by itself, unless it is told not to.
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert "GRAD n" in str(analysis.plan(lp.models.mnist_dnn(), batch_size=128))
+
+
+def test_best_chunk_is_one_for_all_products_of_a_layer():
+    layers = [L.LSTM(1024, name="lstm"), L.Dense(10)]
+    plan = analysis.plan(tf.keras.Sequential([tf.keras.Input((30, 1)), *layers]), 32, chunk="best")
+    forward = {s.product: s for s in plan.sums if (s.layer, s.which) == ("lstm", "FWD")}
+    assert {s.chunk for s in forward.values()} == {32}
+    accumulator = plan.policies()["lstm"].forward.accumulator
+    assert accumulator.chunk == 32
+    for s in forward.values():
+        needed = analysis.minimum_mantissa(5, s.n, 32)
+        assert accumulator.format.mantissa_bits >= needed
+
+
+def test_numbers_of_numpy():
+    options = {"chunk": np.int64(64), "cutoff": np.float32(50), "noise_to_signal": np.float32(0.5)}
+    plan = analysis.plan(mlp(), np.int64(8), accumulator_exponent_bits=np.int64(6), **options)
+    assert analysis.Plan.from_json(plan.to_json()) == plan

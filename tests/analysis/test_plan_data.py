@@ -166,6 +166,35 @@ def test_perturbing_forgets_what_was_measured():
     assert analysis.Plan.from_json(plan.to_json()) == plan
 
 
+def test_a_frozen_layer_behind_a_trainable_one():
+    frozen = L.Dense(6, activation="relu", trainable=False, name="frozen")
+    model = tf.keras.Sequential([tf.keras.Input((5,)), L.Dense(4), frozen, L.Dense(2)])
+    plan = analysis.plan(model, 4, data=(images(4, 5), np.arange(4) % 2), loss=CROSS_ENTROPY)
+    assert sums(plan)["frozen", "BWD"].vrr is not None
+    assert ("frozen", "GRAD") not in sums(plan)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_shared_layer_gets_the_most_that_a_call_has(order):
+    shared = L.Dense(3, name="shared")
+    a, b = tf.keras.Input((50,)), tf.keras.Input((50,))
+    model = tf.keras.Model([a, b], L.Dense(2)(L.add([shared(a), shared(b)])))
+    sparse = np.zeros((4, 50), np.float32)
+    sparse[:, 0] = 1
+    x = [sparse, np.ones((4, 50), np.float32)][::order]
+    plan = analysis.plan(model, 4, data=(x, np.arange(4) % 2), loss=CROSS_ENTROPY)
+    assert sums(plan)["shared", "FWD"].nzr == 1
+
+
+def test_a_dict_of_losses_is_refused():
+    x = tf.keras.Input((5,))
+    model = tf.keras.Model(x, {"p": L.Dense(2, name="p")(x), "q": L.Dense(1, name="q")(x)})
+    model.compile("sgd", {"p": CROSS_ENTROPY, "q": "mse"})
+    y = np.arange(4) % 2
+    with pytest.raises(ValueError, match="must be one loss of Keras, or a function of"):
+        analysis.plan(model, 4, data=(images(4, 5), {"p": y, "q": y}))
+
+
 X = images(8, 8, 8, 3)
 Y = np.arange(8)
 
@@ -190,6 +219,8 @@ Y = np.arange(8)
             "without an axis of examples: batch the Dataset",
         ),
         ((X, Y), {"loss": CROSS_ENTROPY, "loss_scale": 0}, "loss_scale = 0 must be"),
+        ((X, Y), {"loss": CROSS_ENTROPY, "batch_size": -1}, "batch_size = -1 must be a positive"),
+        ((X, Y), {"loss": CROSS_ENTROPY, "batch_size": 2.5}, "batch_size = 2.5 must be a positive"),
         ((X * np.nan, Y), {"loss": CROSS_ENTROPY}, "a loss of nan: its examples"),
     ],
 )

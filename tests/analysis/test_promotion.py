@@ -96,3 +96,8 @@ def test_arguments():
         )
     with pytest.raises(ValueError, match="operand = None"):
         lp.analysis.measured_vrr(lp.Accumulator.hopper(), None, 64)
+
+
+def test_what_is_no_plan():
+    with pytest.raises(ValueError, match="this is no PromotionPlan"):
+        lp.analysis.PromotionPlan.from_json("{}")

@@ -89,3 +89,27 @@ def test_the_private_name_is_there():
     function = tf.function(lambda x: x @ weight).get_concrete_function(tf.TensorSpec((None, 2)))
     frozen = _tf_private.convert_variables_to_constants_v2(function)
     assert not frozen.variables, "TensorFlow's freezing changed: SavedModels cannot be planned"
+
+
+def test_a_weight_before_a_product_gives_it_a_backward_pass(tmp_path):
+    layers = [L.Embedding(7, 5), L.Flatten(), L.Dense(6, name="a"), L.Dense(3, name="b")]
+    model = tf.keras.Sequential([tf.keras.Input((10,), dtype="int32"), *layers])
+    model.export(tmp_path / "saved")
+    got = analysis.plan_saved_model(tmp_path / "saved", 4)
+    assert widths(got) == widths(analysis.plan(model, 4))
+
+
+@pytest.mark.parametrize(
+    "shape, layer",
+    [
+        ((16, 16, 3), lambda: L.Conv2D(4, 3, dilation_rate=5, padding="same")),
+        ((5, 3), lambda: L.Conv1D(4, 3, dilation_rate=2, padding="causal")),
+    ],
+    ids=["2D", "causal"],
+)
+def test_dilated_convolutions(tmp_path, shape, layer):
+    model = tf.keras.Sequential([tf.keras.Input(shape), layer()])
+    model.export(tmp_path / "saved")
+    got = analysis.plan_saved_model(tmp_path / "saved", np.int64(4))
+    want = analysis.plan(model, 4)
+    assert [(s.n, s.macs) for s in got.sums] == [(s.n, s.macs) for s in want.sums]

@@ -6,6 +6,10 @@ import tensorflow as tf
 
 import tf_lowprec as lp
 from tf_lowprec.analysis import SearchResult, Trial, total_bits
+from tf_lowprec.analysis.planner import Rules
+from tf_lowprec.analysis.search import _Noise
+
+L = tf.keras.layers
 
 
 def problem():
@@ -80,3 +84,24 @@ def test_arguments():
     model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="not compiled"):
         lp.analysis.search(model, train, 4, validation_data=validation)
+
+
+def test_sums_that_are_not_measured_stay_as_planned():
+    layers = [L.LSTM(8, name="lstm"), L.Dense(40, name="dense"), L.Dense(3)]
+    model = tf.keras.Sequential([tf.keras.Input((50, 30)), *layers])
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    data = np.random.default_rng(0).normal(size=(16, 50, 30)).astype(np.float32), np.arange(16) % 3
+    rules = Rules(chunk=None)
+    closed = lp.analysis.plan(model, 16, chunk=None)
+    noise = _Noise(model, closed, data, 16, 1.0, rules)
+    plans = [p for _, p in (*noise.candidates(), *noise.decrements(closed))]
+    assert len({tuple(s.mantissa_bits for s in p.sums if s.layer == "dense") for p in plans}) > 1
+    for plan in plans:
+        for s, t in zip(plan.sums, closed.sums):
+            assert s.layer != "lstm" or s == t
+
+
+def test_what_is_no_result():
+    with pytest.raises(ValueError, match="this is no result of analysis.search"):
+        SearchResult.from_json("{}")

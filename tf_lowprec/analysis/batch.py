@@ -10,7 +10,7 @@ from tf_lowprec import layers
 from tf_lowprec._keras import KERAS_3, native
 from tf_lowprec.analysis.gemms import PASSES
 from tf_lowprec.analysis.measured import variance_ratio
-from tf_lowprec.analysis.trace import first_line, instrumented, shapes_of
+from tf_lowprec.analysis.trace import check_batch_size, first_line, instrumented, shapes_of
 from tf_lowprec.formats import MXFormat
 from tf_lowprec.ops.mx import quantize_mx
 from tf_lowprec.ops.quantize import quantize
@@ -59,7 +59,8 @@ class Batch:
         """{(layer path, "kernel", pass): ratio of products that are not zero}.
 
         Counted exactly: the layer's own product, in each pass, of operands that are 1 where the
-        rounded ones are not zero. Padding, and taps that a stride skips, count as zeros.
+        rounded ones are not zero. Padding, and taps that a stride skips, count as zeros. Of a layer
+        called several times, the most that a call has, over the terms of its longest sums.
         """
         ratios = {}
         recorded = self._recorded(calls)
@@ -68,27 +69,31 @@ class Batch:
                 f"data gives model {self.model.name!r} a loss of {self._loss_value}: its examples, "
                 "the model's weights or loss_scale are not finite, or too large"
             )
-        for path, record in recorded.items():
-            lengths = next(c.products[0] for c in calls if c.path == path)
-            indicators = [
-                tf.cast(_rounded(t, operand) != 0, tf.float32)
-                for t in (record.x, _kernel_of(record.layer), record.dy)
-            ]
-            counts = _passes(_probe(record.layer, None), *indicators)
-            for which, count in zip(PASSES, counts):
-                ratio = tf.reduce_mean(count) / lengths.length(which)
-                ratios[path, "kernel", which] = float(ratio)
+        for path, records in recorded.items():
+            lengths = [c.products[0] for c in calls if c.path == path]
+            probe = _probe(records[0].layer, None)
+            most = dict.fromkeys(PASSES, 0.0)
+            for record in records:
+                indicators = [
+                    tf.cast(_rounded(t, operand) != 0, tf.float32)
+                    for t in (record.x, _kernel_of(record.layer), record.dy)
+                ]
+                for which, count in zip(PASSES, _passes(probe, *indicators)):
+                    most[which] = max(most[which], float(tf.reduce_mean(count)))
+            for which in PASSES:
+                longest = max(length.length(which) for length in lengths)
+                ratios[path, "kernel", which] = most[which] / longest
         return ratios
 
     def measure(self, plan, calls):
         """`plan` with the retained variance and the error of its accumulators on this batch.
 
-        All sums of a layer and pass are an ensemble; the reference are float32's sums of the same
-        rounded operands.
+        All sums of a layer (of its first call) and pass are an ensemble; the reference are
+        float32's sums of the same rounded operands.
         """
         measured = {}
         policies = plan.policies()
-        for path, record in self._recorded(calls).items():
+        for path, (record, *_) in self._recorded(calls).items():
             policy = policies[path]
             reference = Policy(
                 *(
@@ -111,12 +116,12 @@ class Batch:
         return dataclasses.replace(plan, sums=tuple(sums))
 
     def record(self, calls):
-        """{path: _Record} of the layers of `calls`, the model run again."""
+        """{path: _Record} of the layers of `calls`, in their first calls, the model run again."""
         self._records = None
-        return self._recorded(calls)
+        return {path: records[0] for path, records in self._recorded(calls).items()}
 
     def _recorded(self, calls):
-        """{path: _Record} of the layers that are measured, of their first calls."""
+        """{path: [_Record of each call]} of the layers that are measured."""
         if self._records is not None:
             return self._records
         wanted = {}
@@ -128,8 +133,9 @@ class Batch:
         def around(path, layer, call, args, kwargs):
             y = call(*args, **kwargs)
             # Under functions of its own, such as a loop's, a model runs symbolically.
-            if path not in seen and tf.is_tensor(y) and hasattr(y, "numpy"):
-                seen[path] = (layer, args[0] if args else next(iter(kwargs.values())), y)
+            if tf.is_tensor(y) and hasattr(y, "numpy"):
+                x = args[0] if args else next(iter(kwargs.values()))
+                seen.setdefault(path, []).append((layer, x, y))
             return y
 
         saved = _state(self.model)
@@ -137,7 +143,7 @@ class Batch:
             with instrumented(list(wanted.items()), around), tf.GradientTape() as tape:
                 prediction = self.model(self.x, training=True)
                 loss = self.loss_scale * tf.reduce_mean(self.loss(self.y, prediction))
-            outputs = {path: y for path, (_, _, y) in seen.items()}
+            outputs = {path: [y for _, _, y in found] for path, found in seen.items()}
             errors = tape.gradient(loss, outputs)
         except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
             raise ValueError(
@@ -146,11 +152,15 @@ class Batch:
         finally:
             _restore(self.model, saved)
         self._loss_value = float(loss)
-        self._records = {
-            path: _Record(layer, tf.cast(x, tf.float32), _before_activation(layer, x, errors[path]))
-            for path, (layer, x, _) in seen.items()
-            if errors[path] is not None
+        records = {
+            path: [
+                _Record(layer, tf.cast(x, tf.float32), _before_activation(layer, x, error))
+                for (layer, x, _), error in zip(found, errors[path])
+                if error is not None
+            ]
+            for path, found in seen.items()
         }
+        self._records = {path: found for path, found in records.items() if found}
         return self._records
 
 
@@ -172,10 +182,21 @@ def _loss(model, loss):
             f"model {model.name!r} is not compiled: give loss, such as "
             'loss="sparse_categorical_crossentropy", to measure with data'
         )
-    return tf.keras.losses.get(loss)
+    try:
+        found = tf.keras.losses.get(loss)
+    except (ValueError, TypeError):
+        found = None
+    if not callable(found):
+        raise ValueError(
+            f"loss = {loss!r} of model {model.name!r} must be one loss of Keras, or a function of "
+            "(y_true, y_pred), which for several outputs adds up their losses"
+        )
+    return found
 
 
 def _first_batch(data, batch_size):
+    if batch_size is not None:
+        batch_size = check_batch_size(batch_size)
     if isinstance(data, tf.data.Dataset):
         data = next(iter(data), None)
     if not isinstance(data, (tuple, list)) or len(data) != 2:
@@ -229,6 +250,8 @@ def _restore(model, saved):
 
 def _stock(layer):
     """The stock class that a layer is, or is ours of; None for others."""
+    if getattr(layer, "lora_enabled", False):
+        return None
     for cls, ours in _MEASURED.items():
         if type(layer) in (cls, ours):
             return cls
@@ -243,7 +266,7 @@ def _probe(layer, policy):
     """(x, kernel) -> the layer's product, without bias and activation."""
     stock = _stock(layer)
     config = layer.get_config()
-    config.update(activation=None, name=None, dtype="float32")
+    config.update(activation=None, name=None, dtype="float32", trainable=True)
     config.pop("precision", None)
     config.pop("seed", None)
     for key in ("use_bias", "bias_axes"):

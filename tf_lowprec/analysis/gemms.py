@@ -47,12 +47,19 @@ def products(layer, call):
     return None if rule is None else rule(layer, call)
 
 
+def _input(call):
+    """The shape of a call's first tensor."""
+    return call.inputs[0] if call.inputs else next(iter(call.named.values()))
+
+
 def has_known_products(layer):
     """Whether `products` knows the layer's class."""
     return _rule(layer) is not None
 
 
 def _rule(layer):
+    if getattr(layer, "lora_enabled", False):
+        return None  # its kernel is a product itself
     for cls in type(layer).__mro__:
         if cls in _RULES:
             return _RULES[cls]
@@ -72,7 +79,7 @@ def _kernel(forward, backward, gradient, macs):
 
 def _dense(layer, call):
     """``[..., in] -> [..., units]``: in, units, all leading axes (batch and time)."""
-    (shape, *_), units = call.inputs, layer.units
+    shape, units = _input(call), layer.units
     rows = math.prod(shape[:-1])
     return _kernel(shape[-1], units, rows, rows * shape[-1] * units)
 
@@ -84,7 +91,7 @@ def _convolution(layer, call):
     ``ceil(kh / s) ceil(kw / s) cout`` of its terms contribute, the others are skipped.
     """
     window = math.prod(layer.kernel_size)
-    channels = call.inputs[0][_channel_axis(layer)] // layer.groups
+    channels = _input(call)[_channel_axis(layer)] // layer.groups
     outputs = math.prod(call.output)
     rows = outputs // layer.filters
     return _kernel(
@@ -110,7 +117,7 @@ def _transposed(layer, call):
     With stride s, FWD counts the whole window; about 1 / s^2 of its terms contribute.
     """
     window = math.prod(layer.kernel_size)
-    shape = call.inputs[0]
+    shape = _input(call)
     channels = shape[_channel_axis(layer)]
     rows = math.prod(shape) // channels
     return _kernel(
@@ -124,7 +131,7 @@ def _channel_axis(layer):
 
 def _einsum_dense(layer, call):
     """Whatever axes the equation says; those under its ellipsis are batch."""
-    x, y = call.inputs[0], call.output
+    x, y = _input(call), call.output
     left, result = layer.equation.replace(" ", "").split("->")
     lhs, rhs = left.split(",")
     # The three dots stand for as many axes of x as it has letters too few.
@@ -155,7 +162,7 @@ def _gru(layer, call):
 
 
 def _recurrent(layer, call, gates, at_once):
-    batch, time, features = call.inputs[0]
+    batch, time, features = _input(call)
     units, rows = layer.units, batch * time
     width = gates * units
     return [
@@ -171,7 +178,8 @@ def _attention(layer, call):
 
     Projections are einsum-dense: query ``d -> heads x key_dim``, and so on. Scores ``q . k^T`` sum
     over key_dim; their gradients over S (to q) and T (to k). Context ``a . v`` sums over S; its
-    gradients over value_dim (to a) and T (to v).
+    gradients over value_dim (to a) and T (to v). T and S are the sizes of `attention_axes`, by
+    default all but the first and last; the other axes are batch.
     """
     given = {**dict(zip(("query", "value", "key"), call.inputs)), **call.named}
     query, values = given["query"], given["value"]
@@ -179,7 +187,14 @@ def _attention(layer, call):
     config = layer.get_config()
     heads, key_dim = config["num_heads"], config["key_dim"]
     value_dim = config["value_dim"] or key_dim
-    batch, t, s = query[0], math.prod(query[1:-1]), math.prod(values[1:-1])
+    axes = config.get("attention_axes")
+    axes = range(1, len(query) - 1) if axes is None else axes
+    axes = [axis % len(query) for axis in ([axes] if isinstance(axes, int) else axes)]
+    t, s = (math.prod(shape[axis] for axis in axes) for shape in (query, values))
+    batch = math.prod(query[:-1]) // t if t else 0
+    shape = config["output_shape"]
+    outputs = 1 if shape is None or isinstance(shape, int) else len(shape)
+    units = math.prod(call.output[-outputs:])
 
     def projection(name, features, units, rows, is_inner=False):
         return Product(name, features, units, rows, rows * features * units, is_inner=is_inner)
@@ -194,7 +209,7 @@ def _attention(layer, call):
         projection("value", values[-1], heads * value_dim, batch * s),
         inner("scores", key_dim, s, t),
         inner("context", s, value_dim, t),
-        projection("output", heads * value_dim, call.output[-1], batch * t, is_inner=True),
+        projection("output", heads * value_dim, units, batch * t, is_inner=True),
     ]
 
 

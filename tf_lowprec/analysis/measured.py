@@ -15,6 +15,7 @@ from tf_lowprec.precision import Accumulator, Gemm
 
 # Terms in memory at once, unless a single run of the op for 16 sums needs more.
 _BLOCK = 2**23
+_MOST_TERMS = 2**26  # of which 16 take 4 GiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +125,8 @@ def measure(
         raise ValueError(f"seed = {seed!r} must be an integer from 0 to 2^63 - 1")
     if not isinstance(confidence, numbers.Real) or not 0 < confidence < 1:
         raise ValueError(f"confidence = {confidence!r} must be between 0 and 1, such as 0.95")
+    if n > _MOST_TERMS:
+        raise ValueError(f"n = {n:,}: of sums of more than {_MOST_TERMS:,} terms none are measured")
     width = min(samples, max(16, _BLOCK // n))
     exact, narrow = [], [[] for _ in accumulators]
     for block, first in enumerate(range(0, samples, width)):
@@ -208,8 +211,14 @@ def measured_mantissa(
     n, chunk, nzr = check_terms(n), check_chunk(chunk), check_nzr(nzr)
     if n <= 2:
         return min(m_p, MAX_MANTISSA_BITS)
-    lengths = [n] if chunk is None or chunk >= n else [chunk, -(-n // chunk)]
-    allowed = math.log(cutoff) * sum(1 / max(1.0, nzr * length) for length in lengths)
+    if formats.Rounding.of(rounding) == formats.Rounding.STOCHASTIC:
+        raise ValueError(
+            "rounding = 'stochastic' adds variance and loses none, so that method='measured' has "
+            "nothing to find; take method='noise'"
+        )
+    # Zeros shorten the chunks, not the sum of their results.
+    lengths = [nzr * n] if chunk is None or chunk >= n else [nzr * chunk, -(-n // chunk)]
+    allowed = math.log(cutoff) * sum(1 / max(1.0, length) for length in lengths)
 
     def suitable(m_acc):
         accumulator = Accumulator(formats.FloatFormat(8, m_acc), chunk, rounding)

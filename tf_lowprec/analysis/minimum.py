@@ -49,7 +49,8 @@ def minimum_mantissa(
         nzr: ratio of terms that are not zero, in (0, 1].
         cutoff: above 1; of formula and measured.
         method: see above.
-        rounding: of partial sums; of measured and noise.
+        rounding: of partial sums; of measured (not "stochastic", which loses no variance) and
+            noise.
         noise_to_signal: of noise.
         samples, seed: of measured.
 

@@ -172,7 +172,10 @@ def _loss_scale_of(optimizer):
 
 
 def _observe_layer(path, record, samples, seed):
-    policy = record.layer.precision.for_inference()
+    trained = record.layer.precision
+    accumulators = [g.accumulator for g in (trained.forward, trained.backward, trained.gradient)]
+    # Operands are rounded to nearest where training rounds them at random; sums as in training.
+    policy = trained.for_inference()
     kernel = tf.cast(tf.convert_to_tensor(record.layer.weights[0]), tf.float32)
     gemms = dict(zip(PASSES, (policy.forward, policy.backward, policy.gradient)))
     dy = _round(record.dy, policy.errors, policy.rounding)
@@ -186,7 +189,7 @@ def _observe_layer(path, record, samples, seed):
         "GRAD": (x, None, dy),
     }
     rows = []
-    for which in PASSES:
+    for which, accumulator in zip(PASSES, accumulators):
         gemm = gemms[which]
         xs, ks, es = tensors[which]
         lhs, rhs = (xs if es is None or which == "GRAD" else es), (es if which == "GRAD" else ks)
@@ -202,10 +205,10 @@ def _observe_layer(path, record, samples, seed):
             sums = tf.reduce_sum(tf.cast(terms, tf.float64), 1)
             _, *counts = _counted(tf.cast(sums, tf.float32), gemm.output, gemm.rounding)
             observed["output_saturated"], observed["output_underflow"] = map(_ratio, counts)
-        if gemm.accumulator.kind == "narrow":
+        if accumulator.kind == "narrow":
             scaled = _scaled_terms(terms, gemm)
-            observed["swamped"] = swamped(scaled, gemm.accumulator, seed)
-            observed["vrr"], observed["noise"] = retention(scaled, gemm.accumulator, seed)
+            observed["swamped"] = swamped(scaled, accumulator, seed)
+            observed["vrr"], observed["noise"] = retention(scaled, accumulator, seed)
         rows.append(Observation(path, which, int(pair[0].shape[1]), **observed))
     return rows
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import numbers
 
 import tensorflow as tf
 
@@ -13,7 +12,7 @@ from tf_lowprec.analysis.minimum import minimum_mantissa
 from tf_lowprec.analysis.noise import best_chunk, check_noise
 from tf_lowprec.analysis.plan import Plan, PlannedSum
 from tf_lowprec.analysis.promotion import promotion_plan
-from tf_lowprec.analysis.trace import trace
+from tf_lowprec.analysis.trace import check_batch_size, trace
 from tf_lowprec.analysis.vrr import CUTOFF, check_chunk, check_cutoff
 
 #: Operands and accumulators of the last layer: 16 bits, as in Sakr et al. (2019).
@@ -55,7 +54,8 @@ def plan(
             inputs, if they have one.
         operand: FloatFormat, or MXFormat, of activations, weights and errors in the products,
             whose m_p is 2 m + 1.
-        chunk: terms in a chunk; None for one sequential sum; "best" for ceil(sqrt(n)), sum by sum.
+        chunk: terms in a chunk; None for one sequential sum; "best" for ceil(sqrt(n)) of each
+            pass of a layer, with the n of its longest sums there.
         data: a batch to measure with, ``(x, y)`` or a tf.data.Dataset of such batches: ratios of
             products that are not zero (NZR), which shorten the sums, and on the model's own sums
             the retained variance and the error of the planned accumulators. Dense, convolution and
@@ -142,9 +142,13 @@ class Rules:
     def __post_init__(self):
         _check(self.operand, self.last_layer, self.rule, self.chunk)
         object.__setattr__(self, "rounding", formats.Rounding.of(self.rounding))
-        formats.FloatFormat(self.accumulator_exponent_bits, 0)
-        check_cutoff(self.cutoff)
-        check_noise(self.noise_to_signal)
+        bits = formats.FloatFormat(self.accumulator_exponent_bits, 0).exponent_bits
+        object.__setattr__(self, "accumulator_exponent_bits", int(bits))
+        # As plain numbers, which JSON knows.
+        object.__setattr__(self, "cutoff", check_cutoff(self.cutoff))
+        object.__setattr__(self, "noise_to_signal", check_noise(self.noise_to_signal))
+        if self.chunk != "best":
+            object.__setattr__(self, "chunk", check_chunk(self.chunk))
 
     def plan(self, name, batch_size, lengths, unknown=(), ratios=None, macs=None):
         """The Plan of sums of given lengths.
@@ -162,9 +166,14 @@ class Rules:
             raise ValueError(f"model {name!r} has no matrix product to plan{listed}")
         ratios = ratios or {}
         sums = []
+        # A layer has one accumulator in a pass, for all of its products.
+        longest = {}
+        for (layer, _, _, which), (n, _) in lengths.items():
+            longest[layer, which] = max(n, longest.get((layer, which), 0))
         for (layer, kind, product, which), (n, is_last) in lengths.items():
             nzr = min(1.0, max(ratios.get((layer, product, which), 1.0), 1 / n))
-            planned = self._sum(layer, kind, product, which, n, nzr, is_last)
+            chunk = best_chunk(longest[layer, which]) if self.chunk == "best" else self.chunk
+            planned = self._sum(layer, kind, product, which, n, nzr, chunk, is_last)
             work = (macs or {}).get((layer, product))
             sums.append(dataclasses.replace(planned, macs=work))
         return Plan(
@@ -179,17 +188,17 @@ class Rules:
             exponent_bits=self.accumulator_exponent_bits,
         )
 
-    def _sum(self, layer, kind, product, which, n, nzr, is_last):
+    def _sum(self, layer, kind, product, which, n, nzr, chunk, is_last):
         is_given = is_last and self.last_layer is not None
         operand = self.last_layer if is_given else self.operand
-        chunk = best_chunk(n) if self.chunk == "best" else self.chunk
         normal = self._width(operand, n, None, nzr)
         chunked = None if chunk is None else self._width(operand, n, chunk, nzr)
         used = operand.mantissa_bits if is_given else normal if chunk is None else chunked
         if used is None:
+            fixes = ["a weaker rule", *(f"chunk={c!r}" for c in (64, "best") if c != self.chunk)]
             raise ValueError(
                 f"{layer}: no accumulator of up to 23 mantissa bits suits {which}'s sums of {n:,} "
-                f"terms with chunk = {self.chunk!r}; use chunk=64 or chunk='best', or a weaker rule"
+                f"terms with chunk = {self.chunk!r}; use {' or '.join(fixes)}"
             )
         return PlannedSum(
             layer, kind, product, which, n, nzr, normal, chunked, chunk, used, operand, is_given
@@ -240,8 +249,6 @@ def _check(operand, last_layer, rule, chunk):
         raise ValueError(f"rule = {rule!r} must be 'vrr' or 'noise'")
     if isinstance(chunk, str) and chunk != "best":
         raise ValueError(f"chunk = {chunk!r} must be a positive integer, None or 'best'")
-    if chunk != "best":
-        check_chunk(chunk)
 
 
 def _lengths(found):
@@ -283,12 +290,8 @@ def _macs(found):
 
 def _specs(model, batch_size, input_shape):
     """Structure of tf.TensorSpec of the model's inputs, all sizes known."""
-    if batch_size is not None and (
-        isinstance(batch_size, bool)
-        or not isinstance(batch_size, numbers.Integral)
-        or batch_size < 1
-    ):
-        raise ValueError(f"batch_size = {batch_size!r} must be a positive integer")
+    if batch_size is not None:
+        batch_size = check_batch_size(batch_size)
     if input_shape is not None:
         if not isinstance(input_shape, (tuple, list, tf.TensorShape)):
             raise ValueError(

@@ -206,7 +206,10 @@ class PromotionPlan:
     @classmethod
     def from_json(cls, source):
         """The plan that `to_json` wrote: from its text, or from the file of that name."""
-        return cls.from_config(json.loads(json_text(source)))
+        try:
+            return cls.from_config(json.loads(json_text(source)))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"this is no PromotionPlan: {error!r}") from None
 
 
 def promotion_plan(

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_lowprec.analysis._tf_private import convert_variables_to_constants_v2
 from tf_lowprec.analysis.gemms import BACKWARD, FORWARD, GRADIENT
 from tf_lowprec.analysis.planner import Rules
-from tf_lowprec.analysis.trace import OPAQUE_OPS, PRODUCT_OPS, called_functions
+from tf_lowprec.analysis.trace import OPAQUE_OPS, PRODUCT_OPS, called_functions, check_batch_size
 
 # Those that carry gradients, not products, are left out.
 _PRODUCTS = frozenset(kind for kind in PRODUCT_OPS | OPAQUE_OPS if not kind.endswith("Passes"))
@@ -34,10 +34,7 @@ def plan_saved_model(path, batch_size, *, signature="serving_default", **rules):
     path = pathlib.Path(path)
     if not (path / "saved_model.pb").exists():
         raise ValueError(f"model '{path}' is a folder without saved_model.pb")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(
-            f"batch_size = {batch_size!r} must be a positive integer; the sums of GRAD grow with it"
-        )
+    batch_size = check_batch_size(batch_size)
     rules = Rules(**rules)
     loaded = tf.saved_model.load(str(path))
     if signature not in loaded.signatures:
@@ -63,7 +60,7 @@ def _graph(function, batch_size):
 
 def _lengths(operations):
     """(lengths, unknown and macs as Rules.plan takes them)."""
-    behind = _behind_products(operations)
+    behind = _behind_weights(operations)
     before = _before_products(operations)
     lengths, unknown, macs = {}, [], {}
     for operation in operations:
@@ -87,7 +84,7 @@ def _lengths(operations):
             kernel += "'"
         for which in passes:
             lengths[layer, operation.type, kernel, which] = (product[which], is_last)
-        macs[layer, kernel] = math.prod(operation.outputs[0].shape) * product[FORWARD]
+        macs[layer, kernel] = math.prod(_output(operation).shape) * product[FORWARD]
     return lengths, unknown, macs
 
 
@@ -95,11 +92,24 @@ def _product(operation):
     """({pass: length}, None), or (None, why it is not known)."""
     if operation.type not in _KINDS:
         return None, "a product of a kind not known here"
-    shapes = [t.shape for t in list(operation.inputs)[:2]] + [operation.outputs[0].shape]
+    shapes = [t.shape for t in list(operation.inputs)[:2]] + [_output(operation).shape]
     if not all(shape.is_fully_defined() for shape in shapes):
         return None, f"operands of unknown size, {shapes[0]} and {shapes[1]}"
     lengths = _KINDS[operation.type](operation, *(tuple(shape) for shape in shapes))
     return dict(zip((FORWARD, BACKWARD, GRADIENT), lengths)), None
+
+
+def _output(operation):
+    """What a product computes; of a dilated convolution, which TensorFlow takes from batches of
+    images apart, the image that it puts together and cuts to size."""
+    output = operation.outputs[0]
+    at = output
+    while len(at.consumers()) == 1 and at.consumers()[0].type in ("Squeeze", "BatchToSpaceND"):
+        (consumer,) = at.consumers()
+        at = consumer.outputs[0]
+        if consumer.type == "BatchToSpaceND":
+            return at
+    return output
 
 
 def _matmul(operation, a, b, y):
@@ -132,16 +142,26 @@ _KINDS = {
 }
 
 
-def _behind_products(operations):
-    """Ops whose first operand depends on another product, and so on weights."""
-    tainted, behind = set(), set()
+def _behind_weights(operations):
+    """Ops with an operand that depends on the signature's inputs and on a weight."""
+    data, weighted, behind = set(), set(), set()
     for operation in operations:
-        depends = any(t.op in tainted for t in operation.inputs)
-        if depends:
+        inputs = [t.op for t in operation.inputs]
+        if operation.type == "Placeholder" or any(op in data for op in inputs):
+            data.add(operation)
+        if _is_weight(operation) or any(op in weighted for op in inputs):
+            weighted.add(operation)
+        if any(op in data and op in weighted for op in inputs):
             behind.add(operation)
-        if depends or operation.type in _PRODUCTS:
-            tainted.add(operation)
     return behind
+
+
+def _is_weight(operation):
+    """Whether an op is a weight, which the graph holds as a constant; a lone number is none."""
+    if operation.type != "Const":
+        return False
+    value = operation.outputs[0]
+    return value.dtype.is_floating and (value.shape.num_elements() or 0) > 1
 
 
 def _before_products(operations):

@@ -131,9 +131,12 @@ class SearchResult:
     @classmethod
     def from_json(cls, source):
         """The result that `to_json` wrote: from its text, or from the file of that name."""
-        config = json.loads(json_text(source))
-        trials = tuple(Trial.from_config(t) for t in config["trials"])
-        return cls(trials, config["metric"], config["tolerance"])
+        try:
+            config = json.loads(json_text(source))
+            trials = tuple(Trial.from_config(t) for t in config["trials"])
+            return cls(trials, config["metric"], config["tolerance"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"this is no result of analysis.search: {error!r}") from None
 
 
 def search(
@@ -279,7 +282,7 @@ class _Trainer:
 
 
 class _Noise:
-    """Measured noise of each sum by mantissa bits; sums that are not measured go by the rule."""
+    """Measured noise of each sum by mantissa bits; sums that are not measured stay as planned."""
 
     def __init__(self, model, closed, data, batch_size, loss_scale, rules):
         self.closed, self.rules = closed, rules
@@ -290,7 +293,8 @@ class _Noise:
         for bits in widths:
             measured = batch.measure(self._with({i: bits for i in range(len(closed.sums))}), calls)
             for i, s in enumerate(measured.sums):
-                self.table.setdefault(i, {})[bits] = 1.0 if s.noise is None else s.noise
+                if s.noise is not None:
+                    self.table.setdefault(i, {})[bits] = s.noise
 
     def _with(self, widths):
         sums = [
@@ -315,7 +319,7 @@ class _Noise:
         found = []
         for i, s in enumerate(plan.sums):
             bits = s.mantissa_bits - 1
-            if s.is_last or bits not in self.table[i]:
+            if s.is_last or bits not in self.table.get(i, {}):
                 continue
             added = self.table[i][bits] - self.table[i].get(bits + 1, 0.0)
             widths = {j: t.mantissa_bits for j, t in enumerate(plan.sums)}

@@ -190,7 +190,7 @@ def check_terms(n, name="n"):
     if isinstance(n, float) and n.is_integer():
         n = int(n)  # 1e9 is how people write it
     if not _is_integer(n) or not 1 <= n <= MAX_TERMS:
-        raise ValueError(f"{name} = {n!r} must be a positive integer, the number of terms")
+        raise ValueError(f"{name} = {n!r} must be a positive integer, the number of terms, <= 2^62")
     return int(n)
 
 
