@@ -30,6 +30,8 @@ enum class Stream : uint32_t {
   kStep = 20,          // the optimizer's step; bits 32 and up: the variable's index
   kWeightUpdate = 21,  // the updated weight; bits 32 and up: the variable's index
   kSlot = 22,          // the optimizer's slots; bits 32 and up: the slot's index
+  kDecayStep = 23,     // the optimizer's weight decay; bits 32 and up: the variable's index
+  kDecayUpdate = 24,   // the weight after it; bits 32 and up: the variable's index
 };
 
 LOWPREC_END_NAMESPACE

@@ -199,13 +199,17 @@ def embedding():
 
 @scenario
 def reductions():
-    """Four reductions of a given gradient and of a small one, as the tests can compute them."""
-    strategy = strategy_of(adacomp(encoding="entropy"))
+    """Reductions of a given gradient and of a small one, as the tests can compute them: four, and
+    a fifth in which one worker's small one is not finite."""
+    strategy = strategy_of(adacomp(encoding="entropy", exclude="none of them"))
     with strategy.scope():
         variables = [tf.Variable(tf.zeros([10, 100])), tf.Variable(tf.zeros([7]))]
     summed = []
-    for step in range(4):
+    for step in range(5):
+        if step == 4:
+            own = residues(strategy)["residue_00"]
         rows = np.random.default_rng([step, INDEX]).normal(size=1007).astype(np.float32)
+        rows[-1] = np.inf if (step, INDEX) == (4, 1) else rows[-1]
         values = [rows[:1000].reshape(10, 100), rows[1000:]]
         pairs = [
             (
@@ -219,9 +223,13 @@ def reductions():
         results = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
         parts = [strategy.experimental_local_results(r)[0].numpy().ravel() for r in results]
         summed.append(np.concatenate(parts))
-    own = residues(strategy)["residue_00"]
+    kept = np.array_equal(own, residues(strategy)["residue_00"])
+    counted = [(s.compressed, s.skipped, s.sent_per_bin) for s in strategy.statistics()]
     means = strategy.reduce("MEAN", (tf.constant(1.0 + INDEX), tf.constant([INDEX])), axis=None)
-    return {"summed": summed, f"own_residue_{INDEX}": own, "mean": means[0], "means": means[1]}
+    return {
+        **{"summed": summed[:4], f"own_residue_{INDEX}": own, "kept": kept, "own_counts": counted},
+        **{"mean": means[0], "means": means[1]},
+    }
 
 
 @scenario

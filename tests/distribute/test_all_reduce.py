@@ -313,6 +313,46 @@ def test_gradient_that_is_not_finite(adacomp, replica, bad, graph):
 # Bad arguments.
 
 
+@pytest.mark.parametrize("kind", ["small", "slices"])
+@pytest.mark.parametrize("graph", [False, True])
+def test_dense_gradient_that_is_not_finite(adacomp, kind, graph):
+    all_reduce, strategy = adacomp(bin_sizes=50)
+    v, other = variable(strategy), variable(strategy, (8, 2))
+
+    def dense(values):
+        def on(context):
+            value = tf.constant(values[context.replica_id_in_sync_group])
+            if kind == "small":
+                return value
+            return tf.IndexedSlices(value, tf.range(8), tf.constant([8, 2]))
+
+        return strategy.experimental_distribute_values_from_function(on)
+
+    def step(small):
+        pairs = [(per_replica(strategy, gradients(0)), v), (small, other)]
+        strategy.extended.batch_reduce_to(SUM, pairs)
+
+    run = tf.function(step) if graph else step
+    good = gradients(1, (8, 2))
+    bad = good.copy()
+    bad[1, 3, 1] = np.inf
+    before = None
+    for values in (good, bad):
+        run(dense(values))
+        before, after = residues(all_reduce) if before is None else before, residues(all_reduce)
+    assert np.any(after) and np.array_equal(before, after)
+    assert [g.skipped for g in all_reduce.statistics()] == [0, 1]
+
+
+def test_reset_residues(adacomp):
+    all_reduce, strategy = adacomp(bin_sizes=50)
+    v = variable(strategy)
+    reduce(strategy, [(gradients(0), v)])
+    assert np.any(residues(all_reduce))
+    all_reduce.reset_residues()
+    assert not np.any(residues(all_reduce))
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

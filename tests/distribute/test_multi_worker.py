@@ -53,6 +53,10 @@ def test_reductions_have_the_bits_of_the_twin(two):
         np.testing.assert_array_equal(summed[1000:], small)
     for i, residue in enumerate(twin.residues):
         np.testing.assert_array_equal(result[f"own_residue_{i}"], residue)
+    assert result["kept"]
+    (compressed, skipped, per_bin), (small_compressed, small_skipped, _) = result["own_counts"]
+    assert (compressed, skipped, small_compressed, small_skipped) == (5, 0, 0, 1)
+    assert 1 <= per_bin <= 50
     assert result["mean"] == (count + 1) / 2
     assert result["means"].shape == (1,)
 
@@ -114,6 +118,10 @@ def test_backup_goes_on_with_the_same_bits(two):
     assert result["same"]
     assert result["kept"].tolist() == ["epoch-1", "epoch-2"]
     assert not result["left"]
+
+
+def test_warns_of_a_pattern_that_matches_nothing(two):
+    assert "'none of them' matches none" in two.errors(0)
 
 
 def test_warns_where_compression_does_not_pay(two):

@@ -36,7 +36,8 @@ def test_steps_that_went_dense_do_not_count_in_bins():
 def test_nothing_measured_is_not_a_number():
     g = gradient(steps=0, gradients=0, compressed=0, bytes=0, sent=0)
     assert np.isnan([g.ratio, g.bytes_per_gradient, g.sent_per_bin]).all()
-    assert np.isnan(Statistics(()).ratio)
+    assert np.isnan([Statistics(()).ratio, Statistics(()).bytes_per_gradient]).all()
+    assert Statistics((g, gradient(name="other"))).bytes_per_gradient == 80
 
 
 def test_totals_and_table():
@@ -71,8 +72,9 @@ def test_since():
 
 
 def test_since_a_reset():
-    after = gradient(steps=1, gradients=2, bytes=160)
-    assert Statistics((after,)).since(Statistics((gradient(),))) == Statistics((after,))
+    for steps in (1, 12):
+        after = gradient(steps=steps, gradients=2, bytes=160, resets=1)
+        assert Statistics((after,)).since(Statistics((gradient(),))) == Statistics((after,))
 
 
 def fit(strategy, callbacks):

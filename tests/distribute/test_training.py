@@ -205,6 +205,22 @@ def test_loss_scaling_skips_a_step_that_is_not_finite(adacomp, replica):
         assert all(np.all(np.isfinite(r)) for r in state.residues)
 
 
+def test_variables_that_are_not_keras_s(adacomp):
+    all_reduce, strategy = adacomp(bin_sizes=50)
+    with strategy.scope():
+        v = tf.Variable(tf.ones([40, 40]), name="mine")
+        optimizer = tf.keras.optimizers.SGD(0.1)
+        optimizer.build([v])
+
+    @tf.function
+    def step():
+        strategy.run(lambda: optimizer.apply_gradients([(tf.ones([40, 40]), v)]))
+
+    step()
+    np.testing.assert_allclose(v.numpy(), np.full((40, 40), 0.8), rtol=1e-6)
+    assert [g.name for g in all_reduce.statistics()] == ["mine"]
+
+
 def test_custom_loop(adacomp):
     all_reduce, strategy = adacomp(bin_sizes=50)
     x, y = data()

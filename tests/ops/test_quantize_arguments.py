@@ -39,6 +39,10 @@ def refused(call, argument, *words, x=X, **arguments):
         assert re.search(rf"(?<!\w){re.escape(word)}(?!\w)", str(raised.value)), raised.value
 
 
+def test_nothing(call):
+    refused(call, "x", "NoneType", x=None)
+
+
 def test_what_is_not_dense(call):
     refused(call, "x", "SparseTensor", "tf.sparse.to_dense(x)", x=tf.sparse.from_dense(X))
     refused(call, "x", "RaggedTensor", "x.to_tensor()", x=tf.ragged.constant([[0.1], [0.2, 0.3]]))

@@ -41,3 +41,9 @@ def test_only_replicas_have_seeds_of_their_own(two_replicas):
     )
     np.testing.assert_array_equal(first, seed)
     assert np.any(first != second)
+
+
+@pytest.mark.parametrize("seed", [(True, 2), "ab", (1, "b")])
+def test_what_is_no_seed(seed):
+    with pytest.raises(ValueError, match="seed"):
+        lp.quantize([0.1], lp.FP8_E5M2, "stochastic", seed)

@@ -130,6 +130,19 @@ def test_weight_decay_is_a_rounded_step():
     np.testing.assert_array_equal(apply(optimizer, w, np.zeros(2, np.float32)), want)
 
 
+@needs_keras_3
+def test_weight_decay_and_step_are_rounded_apart():
+    # Half a quantum each: -1 quantum in half of all cases, -2 and 0 in a quarter each.
+    quantum = 2.0**-6
+    inner = tf.keras.optimizers.SGD(1.0, weight_decay=0.5)
+    optimizer = lp.optimizers.LowPrecision(inner, Q8, "stochastic", seed=1)
+    n = 4000
+    w = np.full(n, quantum, np.float32)
+    moved = (apply(optimizer, w, np.full(n, quantum / 2, np.float32)) - w) / quantum
+    assert set(np.unique(moved)) == {-2, -1, 0}
+    assert np.var(moved) == pytest.approx(0.5, abs=0.05)
+
+
 def test_sparse_gradients_move_only_their_rows():
     table = variable(np.zeros((5, 2), np.float32))
     optimizer = lp.optimizers.LowPrecision(tf.keras.optimizers.SGD(1.0), Q8, "nearest_even")

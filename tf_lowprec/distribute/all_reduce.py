@@ -77,6 +77,12 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
         for state in self.states:
             state.counters.reset()
 
+    def reset_residues(self):
+        """Sets the residues to 0, as for weights that they do not belong to: loaded ones."""
+        for state in self.states:
+            for residue in state.residues:
+                residue.assign(tf.zeros_like(residue))
+
     def check_optimizer(self, optimizer):
         """Notes the paths of a Keras 3 optimizer's variables; refuses what cannot work."""
         accumulation = getattr(optimizer, "gradient_accumulation_steps", None)
@@ -114,18 +120,18 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
             self.compression.warn_of_unmatched([s.name for s in self.states], self._warned)
         chosen = [i for i, (value, _) in enumerate(pairs) if is_compressed(states[i], value.values)]
         others = [i for i in range(len(pairs)) if i not in set(chosen)]
-        results = [None] * len(pairs)
+        results, all_finite = [None] * len(pairs), tf.constant(True)
         if others:
             for i, result in zip(others, self._reduce_densely(reduce_op, pairs, others, options)):
                 results[i] = result
                 if states[i] is not None:
                     values = pairs[i][0].values
-                    states[i].counters.add(
-                        steps=1, gradients=len(values), bytes=sum(map(dense_bytes, values))
-                    )
+                    finite = is_finite(result.values[0])
+                    all_finite = tf.logical_and(all_finite, finite)
+                    count_dense_step(states[i], values, finite)
         if chosen:
             self._refuse_xla()
-            reduced = self._reduce_chosen(reduce_op, pairs, states, chosen, options)
+            reduced = self._reduce_chosen(reduce_op, pairs, states, chosen, all_finite, options)
             for i, result in zip(chosen, reduced):
                 results[i] = result
         return results
@@ -178,12 +184,12 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
         dense = self._dense_for(pairs[indices[0]][0])
         return dense.batch_reduce(reduce_op, [pairs[i] for i in indices], options)
 
-    def _reduce_chosen(self, reduce_op, pairs, states, chosen, options):
+    def _reduce_chosen(self, reduce_op, pairs, states, chosen, others_finite, options):
         chosen_states = [states[i] for i in chosen]
 
         def compressed():
             gradients = [pairs[i][0].values for i in chosen]
-            return self._reduce_compressed(reduce_op, gradients, chosen_states)
+            return self._reduce_compressed(reduce_op, gradients, chosen_states, others_finite)
 
         def dense():
             count_dense(chosen_states)
@@ -199,8 +205,11 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
             state.steps.assign_add(1)
         return [_tf_private.mirrored(tensors) for tensors in reduced]
 
-    def _reduce_compressed(self, reduce_op, gradients, states):
-        """Per variable, the reduced gradient on each replica; residues and counters go on."""
+    def _reduce_compressed(self, reduce_op, gradients, states, others_finite):
+        """Per variable, the reduced gradient on each replica; residues and counters go on.
+
+        others_finite: whether the step's other gradients are: the optimizer may skip it if not.
+        """
         encoded = [
             [
                 self._encode(gradient, residue, state)
@@ -209,7 +218,7 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
             for parts, state in zip(gradients, states)
         ]
         skips = [tf.stack([is_skip(packet) for packet, _ in parts]) for parts in encoded]
-        any_skip = tf.reduce_any(tf.concat(skips, 0))
+        any_skip = tf.logical_not(others_finite) | tf.reduce_any(tf.concat(skips, 0))
 
         def keep_what_was_not_sent():
             for parts, state in zip(encoded, states):
@@ -271,6 +280,24 @@ def count_dense(states):
     for state in states:
         count = len(state.residues)
         state.counters.add(steps=1, gradients=count, bytes=4 * state.num_elements * count)
+
+
+def count_dense_step(state, gradients, finite):
+    """Counts a step in which the replicas' gradients of a variable went as they are."""
+    state.counters.add(
+        steps=1,
+        gradients=len(gradients),
+        bytes=sum(map(dense_bytes, gradients)),
+        skipped=tf.logical_not(finite),
+    )
+
+
+def is_finite(reduced):
+    """Whether a reduced gradient is; where one replica's is not, the sum is not either."""
+    values = reduced.values if isinstance(reduced, tf.IndexedSlices) else reduced
+    if not values.dtype.is_floating:
+        return tf.constant(True)
+    return tf.reduce_all(tf.math.is_finite(values))
 
 
 def dense_bytes(value):

@@ -65,10 +65,12 @@ class CompressionLogger(tf.keras.callbacks.Callback):
             for name, value in scalars.items():
                 write_scalar(f"compression/{name}", value, epoch)
             for gradient in epoch_statistics:
+                if not gradient.gradients:
+                    continue
                 prefix = f"compression/{gradient.name}/"
                 write_scalar(prefix + "ratio", gradient.ratio, epoch)
                 write_scalar(prefix + "bytes", gradient.bytes_per_gradient, epoch)
-                if gradient.bin_size is not None:
+                if gradient.bin_size is not None and gradient.compressed:
                     write_scalar(prefix + "sent_per_bin", gradient.sent_per_bin, epoch)
         self._writer.flush()
 

@@ -6,9 +6,11 @@ from tf_lowprec.distribute import _tf_private
 from tf_lowprec.distribute.all_reduce import (
     AdaCompAllReduce,
     count_dense,
+    count_dense_step,
     dense_bytes,
     is_compressed,
     is_compressible,
+    is_finite,
     is_warming_up,
 )
 from tf_lowprec.distribute.collectives import Collectives
@@ -79,7 +81,10 @@ class CollectiveAdaComp(AdaCompAllReduce):
 
     def batch_reduce_implementation(self, reduce_op, value_destination_pairs, options):
         pairs = list(value_destination_pairs)
+        known = len(self.states)
         states = [self._state_of(value, variable) for value, variable in pairs]
+        if self.compresses and len(self.states) > known:
+            self.compression.warn_of_unmatched([s.name for s in self.states], self._warned)
         if all(state is None for state in states):
             return self._dense.batch_reduce(reduce_op, pairs, options)
         self._refuse_xla()
@@ -110,11 +115,6 @@ class CollectiveAdaComp(AdaCompAllReduce):
             for i, tensors in zip(indices, reduced):
                 results[i] = tensors
 
-        for i in (*small, *large):
-            if states[i] is not None:
-                size = sum(map(dense_bytes, values[i]))
-                states[i].counters.add(steps=1, gradients=len(values[i]), bytes=size)
-
         def pick(items, indices):
             return [items[i] for i in indices]
 
@@ -127,14 +127,20 @@ class CollectiveAdaComp(AdaCompAllReduce):
             reduced, means = dense([*small, *large], moving)
             fill([*small, *large], reduced)
         else:
+            large_finite = tf.constant(True)
             if large:
                 reduced, _ = dense(large, [])
                 fill(large, reduced)
+                large_finite = _all_finite(pick(results, large), pick(states, large))
             chosen_states = pick(states, chosen)
 
             def compressed():
                 extra = [*pick(values, small), *moving]
-                reduced = self._sum_compressed(pick(values, chosen), chosen_states, extra, options)
+                extra_states = [*pick(states, small), *(None for _ in moving)]
+                reduced = self._sum_compressed(
+                    *(pick(values, chosen), chosen_states),
+                    *(extra, extra_states, large_finite, options),
+                )
                 return reduced[: len(chosen) + len(small)], reduced[len(chosen) + len(small) :]
 
             def warming_up():
@@ -149,6 +155,9 @@ class CollectiveAdaComp(AdaCompAllReduce):
             fill([*chosen, *small], reduced)
             for state in chosen_states:
                 state.steps.assign_add(1)
+        for i in (*small, *large):
+            if states[i] is not None:
+                count_dense_step(states[i], values[i], is_finite(results[i][0]))
         for variable, tensors in zip(statistics, means):
             for copy, tensor in zip(variable.values, tensors):
                 copy.assign(tensor / self.replicas)
@@ -201,7 +210,7 @@ class CollectiveAdaComp(AdaCompAllReduce):
             self._all_reduces.assign_add(tf.stack([one, size, tf.timestamp() - start]))
         return results
 
-    def _sum_compressed(self, values, states, small, options):
+    def _sum_compressed(self, values, states, small, small_states, others_finite, options):
         """Sums of gradients as packets, and of small tensors that go along, with the same bits."""
         local = range(self.local_replicas)
         encoded = [
@@ -233,10 +242,11 @@ class CollectiveAdaComp(AdaCompAllReduce):
                 sizes = [parts[i].shape.num_elements() for parts in small]
                 for v, part in enumerate(tf.split(total, sizes) if small else []):
                     reduced[len(states) + v].append(tf.reshape(part, small[v][i].shape))
-        self._keep(encoded, gathered[0][0], states, sums)
+        finite = others_finite & _all_finite(reduced[len(states) :], small_states)
+        self._keep(encoded, gathered[0][0], states, sums, finite)
         return reduced
 
-    def _keep(self, encoded, all_packets, states, decoded):
+    def _keep(self, encoded, all_packets, states, decoded, others_finite):
         """Residues and counters go on, once all packets were found to be sound."""
         skips = [tf.reduce_any([is_skip(packet) for packet in parts]) for parts in all_packets]
 
@@ -248,13 +258,14 @@ class CollectiveAdaComp(AdaCompAllReduce):
             return tf.constant(True)
 
         with tf.control_dependencies(decoded):
-            any_skip = tf.reduce_any(skips)
+            any_skip = tf.logical_not(others_finite) | tf.reduce_any(skips)
         tf.cond(any_skip, lambda: tf.constant(False), keep_what_was_not_sent)
         for v, (state, skip) in enumerate(zip(states, skips)):
             own = [of_replica[v][0] for of_replica in encoded]
             state.counters.add(
                 steps=1,
                 gradients=len(own),
+                compressed=len(own),
                 bytes=4 * tf.add_n([tf.size(packet, tf.int64) for packet in own]),
                 sent=tf.add_n([sent_elements(packet) for packet in own]),
                 skipped=skip,
@@ -293,3 +304,9 @@ def _divided(value, divisor):
     if isinstance(value, tf.IndexedSlices):
         return tf.IndexedSlices(value.values / divisor, value.indices, value.dense_shape)
     return value / divisor
+
+
+def _all_finite(reduced, states):
+    """Whether the reduced gradients of the variables with these states are; None is no gradient."""
+    found = [is_finite(t[0]) for t, state in zip(reduced, states) if state is not None]
+    return tf.reduce_all(tf.stack(found)) if found else tf.constant(True)

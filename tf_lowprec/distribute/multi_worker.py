@@ -156,6 +156,10 @@ class MultiWorkerMirroredStrategy(_Base):
         """Sets what `statistics` counts back to 0."""
         self._all_reduce.reset_statistics()
 
+    def reset_residues(self):
+        """Sets this worker's residues to 0, as for weights that they do not belong to."""
+        self._all_reduce.reset_residues()
+
     def communication(self):
         """What was exchanged for gradients since the start, as seen by this worker: a dict.
 

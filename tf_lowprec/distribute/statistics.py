@@ -16,7 +16,7 @@ class Counters:
     _keys = itertools.count()
 
     def __init__(self):
-        self.key = next(self._keys)
+        self.key, self.resets = next(self._keys), 0
         shape = [len(_FIELDS)]
         self.values = _tf_private.plain_zeros(shape, tf.int64, "counters", "CPU:0")
 
@@ -27,6 +27,7 @@ class Counters:
 
     def reset(self):
         self.values.assign(tf.zeros_like(self.values))
+        self.resets += 1
 
     def read(self):
         return dict(zip(_FIELDS, self.values.numpy().tolist()))
@@ -46,7 +47,8 @@ class GradientStatistics:
         bytes: that the replicas sent, headers and checksums included.
         sent: elements among them that AdaComp selected.
         skipped: steps in which a gradient was not finite.
-        key: tells the variable apart from others of its name, in `Statistics.since`.
+        key, resets: tell the variable apart from others of its name, and what was counted from
+            what was before a reset, in `Statistics.since`.
     """
 
     name: str
@@ -59,6 +61,7 @@ class GradientStatistics:
     sent: int
     skipped: int
     key: int = dataclasses.field(default=0, compare=False, repr=False)
+    resets: int = dataclasses.field(default=0, compare=False, repr=False)
 
     @property
     def dense_bytes(self):
@@ -116,8 +119,9 @@ class Statistics:
 
     @property
     def bytes_per_gradient(self):
-        """What one replica sends in one step, all gradients together."""
-        return sum(g.bytes_per_gradient for g in self.gradients)
+        """What one replica sends in one step, all gradients that there were together."""
+        sent = [g.bytes_per_gradient for g in self.gradients if g.gradients]
+        return sum(sent) if sent else float("nan")
 
     def since(self, before):
         """The difference to earlier Statistics of the same source.
@@ -129,7 +133,7 @@ class Statistics:
         gradients = []
         for now in self.gradients:
             old = earlier.get(now.key)
-            if old is not None and old.steps <= now.steps:
+            if old is not None and old.resets == now.resets:
                 counts = {f: getattr(now, f) - getattr(old, f) for f in _FIELDS}
                 now = dataclasses.replace(now, **counts)
             gradients.append(now)
@@ -165,7 +169,10 @@ def statistics_of(states):
     return Statistics(
         tuple(
             GradientStatistics(
-                s.name, s.num_elements, s.bin_size, **s.counters.read(), key=s.counters.key
+                *(s.name, s.num_elements, s.bin_size),
+                **s.counters.read(),
+                key=s.counters.key,
+                resets=s.counters.resets,
             )
             for s in states
         )

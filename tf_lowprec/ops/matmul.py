@@ -63,6 +63,8 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
         )
     if policy.forward.is_native and policy.backward.is_native and policy.gradient.is_native:
         return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+    if random_bits is not None and policy.forward.accumulator.kind == "wide":
+        _check_wide_random_bits(random_bits, a, b, transpose_a, transpose_b)
     seed, has_seed = _seed(seed, policy, random_bits)
     if not transpose_a and b.shape.rank == 2 and (a.shape.rank or 0) > 2:
         # One product for all batch entries, so that GRAD sums over them in one dot product.
@@ -83,6 +85,20 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
         y.set_shape(a.shape[:-1] + [b.shape[-2 if transpose_b else -1]])
         return y
     return _matmul(a, b, policy, transpose_a, transpose_b, seed, has_seed, random_bits)
+
+
+def _check_wide_random_bits(random_bits, a, b, transpose_a, transpose_b):
+    if a.shape.rank is None or b.shape.rank is None:
+        return
+    try:
+        batch = tf.broadcast_static_shape(a.shape[:-2], b.shape[:-2])
+    except ValueError:
+        return  # which the product says more about
+    like = batch + [a.shape[-1 if transpose_a else -2], b.shape[-2 if transpose_b else -1]]
+    if not random_bits.shape.is_compatible_with(like):
+        raise ValueError(
+            f"random_bits must have the product's shape, {like}, got {random_bits.shape}"
+        )
 
 
 def _random_bits(random_bits, policy):

@@ -18,7 +18,10 @@ def as_float(x, argument="x"):
         if isinstance(x, kind):
             fix = fix.format(argument)
             raise ValueError(f"{argument} is a {kind.__name__}; it must be dense: {fix}")
-    x = tf.convert_to_tensor(x)
+    try:
+        x = tf.convert_to_tensor(x)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{argument} is no tensor of floats, but {type(x).__name__}") from error
     if x.dtype in (tf.float32, tf.float64):
         return x
     if x.dtype in (tf.float16, tf.bfloat16):

@@ -34,7 +34,10 @@ def as_seed(seed, needed):
     ):
         # Python integers of any size, modulo 2^32, as int32 holds them.
         seed = np.array([int(s) % 2**32 for s in seed], np.uint32).astype(np.int32)
-    seed = tf.convert_to_tensor(seed)
+    try:
+        seed = tf.convert_to_tensor(seed)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"seed = {seed!r} must be two integers, such as seed=(1, 2)") from error
     if seed.dtype not in _INTEGERS or not seed.shape.is_compatible_with([2]):
         raise ValueError(
             f"seed has dtype {seed.dtype.name} and shape {seed.shape}; it must be two integers of "

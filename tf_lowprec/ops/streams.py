@@ -26,6 +26,8 @@ class Stream(enum.IntEnum):
     STEP = 20
     WEIGHT_UPDATE = 21
     SLOT = 22
+    DECAY_STEP = 23
+    DECAY_UPDATE = 24
 
     def of(self, index):
         """The stream of the index-th variable."""

@@ -46,12 +46,13 @@ class Implementation(tf.keras.optimizers.Optimizer):
     def _write(self, variable, value):
         _tf_variable(variable).assign(tf.cast(value, variable.dtype))
 
-    def _step(self, variable, value, sign):
+    def _step(self, variable, value, sign, is_decay=False):
         step = sign * tf.cast(tf.convert_to_tensor(value), tf.float32)  # IndexedSlices: dense
         is_weight, index = self._index(variable)
         old = tf.convert_to_tensor(variable)
         if is_weight:
-            self._write(variable, self.update.weight(old, step, self.iterations, index))
+            new = self.update.weight(old, step, self.iterations, index, is_decay)
+            self._write(variable, new)
         else:
             self._assign(variable, old + step)
 
@@ -73,7 +74,7 @@ class Implementation(tf.keras.optimizers.Optimizer):
         def decay(variable):
             if inner._use_weight_decay(variable):
                 rate = tf.cast(inner.learning_rate, variable.dtype) * inner.weight_decay
-                self._step(variable, variable * rate, -1)
+                self._step(variable, variable * rate, -1, is_decay=True)
 
         def update(strategy, variables):
             for variable in variables:

@@ -19,7 +19,8 @@ class LowPrecision(Implementation):
         ``w <- Q(w + Q(s))``        (Gupta et al., 2015, section 3)
 
     with Q rounding to `format`. With fixed point w + Q(s) is exact, so that the two roundings are
-    the only ones; with floats it is taken in float64. Weight decay is a step of its own. A slot
+    the only ones (of a first weight beside the format's grid it is float32's sum); with floats it
+    is taken in float64. Weight decay is a step of its own, with random numbers of its own. A slot
     (momentum, moments) m becomes ``Q(m)`` in `slot_format` whenever it changes. What a weight's
     constraint makes of it is rounded to the nearest number of the format.
 
@@ -36,8 +37,8 @@ class LowPrecision(Implementation):
         format: format of the weights.
         rounding: a Rounding or its name.
         slot_format: format of the slots; None leaves them in float32.
-        seed: integer; None takes one from Python's `random`, which keras.utils.set_random_seed
-            sets.
+        seed: integer, of which the low 32 bits count; None takes one from Python's `random`, which
+            keras.utils.set_random_seed sets.
 
     Raises:
         ValueError: an argument of the wrong kind; an inner optimizer that averages weights

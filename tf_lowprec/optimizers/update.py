@@ -38,15 +38,19 @@ class Update:
         seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(iteration, tf.int64)])
         return round_to(value, format, self.rounding, seed, stream)
 
-    def weight(self, old, step, iteration, index):
-        """Q(old + Q(step)): float32."""
-        step = self._round(step, self.format, iteration, Stream.STEP.of(index))
+    def weight(self, old, step, iteration, index, is_decay=False):
+        """Q(old + Q(step)): float32. Weight decay is rounded by random numbers of its own."""
+        streams = Stream.STEP, Stream.WEIGHT_UPDATE
+        if is_decay:
+            streams = Stream.DECAY_STEP, Stream.DECAY_UPDATE
+        step = self._round(step, self.format, iteration, streams[0].of(index))
         if isinstance(self.format, formats.FixedPointFormat):
-            # Both lie on one grid of at most 24 bits: their sum is exact.
+            # Both lie on one grid of at most 24 bits: their sum is exact. Of a first weight that
+            # lies beside it the sum is float32's.
             total = tf.clip_by_value(old, self.format.min, self.format.max) + step
         else:
             total = tf.cast(old, tf.float64) + tf.cast(step, tf.float64)
-        return self._round(total, self.format, iteration, Stream.WEIGHT_UPDATE.of(index))
+        return self._round(total, self.format, iteration, streams[1].of(index))
 
     def constrained(self, value):
         """A weight that a constraint has moved off the grid: the nearest number on it."""
