@@ -58,7 +58,9 @@ def run_verilator(top, parameters, *options):
         command, env={**os.environ, "VERILATOR_ROOT": str(root)}, capture_output=True, text=True
     )
     if done.returncode != 0:
-        raise ElaborationError(done.stderr or done.stdout)
+        # A check's message comes first: ranges that the same parameter spoils are reported too.
+        messages = re.split("^(?=%)", done.stderr or done.stdout, flags=re.MULTILINE)
+        raise ElaborationError("".join(sorted(messages, key=lambda m: "USERFATAL" not in m)))
     return root
 
 

@@ -56,7 +56,8 @@ module lp_accelerator #(
     // The end of a job: all of C is in the output FIFO or out of it.
     output logic                     status_valid,
     input  logic                     status_ready,
-    output logic                     status_refused,  // a cut or mode that is not built: no work
+    output logic                     status_refused,  // a cut or mode that is not built: no work,
+                                                      // and the LFSRs stay as they are
     output logic                     status_a_short,  // a panel ended early: zeros were taken
     output logic                     status_a_long,   // a panel's end was not marked: beats dropped
     output logic                     status_b_short,
@@ -86,6 +87,10 @@ module lp_accelerator #(
   if (DIM_W < 1 || DIM_W > 31 || DIM_W < K_W) begin : g_bad_dim_w
     $fatal(1, "lp_accelerator: DIM_W = %0d must hold K_DEPTH = %0d and be at most 31",
            DIM_W, K_DEPTH);
+  end
+  if (DIM_W < COLS_W) begin : g_bad_dim_w_cols
+    $fatal(1, "lp_accelerator: DIM_W = %0d must hold COLS = %0d: %0d bits at least",
+           DIM_W, COLS, COLS_W);
   end
 
   // --- the job --------------------------------------------------------------------------------
@@ -233,7 +238,7 @@ module lp_accelerator #(
   lp_collector #(
       .ROWS(ROWS), .COLS(COLS), .WL(WL), .ACC_W(ACC_W), .CUT_MAX(CUT_MAX), .MODES(MODES)
   ) collector (
-      .clk, .rst, .mode, .cut, .seed_load(accept && cmd_reseed), .seed(cmd_seed),
+      .clk, .rst, .mode, .cut, .seed_load(accept && !refused && cmd_reseed), .seed(cmd_seed),
       .sum_valid, .sum, .tile_rows(out_rows), .tile_cols(out_cols), .tile_done,
       .row_valid, .row, .row_keep, .row_beyond, .row_last
   );

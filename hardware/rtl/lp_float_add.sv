@@ -35,6 +35,9 @@ module lp_float_add #(
   if (EXP_W < E + 2) begin : g_bad_exp_w
     $fatal(1, "lp_float_add: EXP_W = %0d must be at least E + 2 = %0d", EXP_W, E + 2);
   end
+  if (RANDOM_W < 1) begin : g_bad_random_w
+    $fatal(1, "lp_float_add: RANDOM_W = %0d must be at least 1", RANDOM_W);
+  end
 
   localparam int BIAS = 2 ** (E - 1) - 1;
   localparam logic signed [EXP_W-1:0] LOWEST = EXP_W'(1 - BIAS);  // exponent of subnormals
@@ -45,6 +48,10 @@ module lp_float_add #(
   localparam int L = C + FRACTION;      // a significand on its way through the adder
   localparam int T = L + 2;             // with a carry above and the sticky bit below
   localparam int CUT = T - (M + 1);     // bits below the result's last, once normalized
+  // Shifts are counted in as many bits as exponents have, and in more where few exponents meet a
+  // long significand.
+  localparam int SHIFT_W = $clog2(L + 1);
+  localparam int PLACES_W = EXP_W > SHIFT_W ? EXP_W : SHIFT_W + 1;
 
   // --- unpack ---------------------------------------------------------------------------------
   logic s_normal, s_infinite, s_nan;
@@ -61,7 +68,7 @@ module lp_float_add #(
   // --- align ----------------------------------------------------------------------------------
   logic y_larger, major_sign, subtract, sticky;
   logic signed [EXP_W-1:0] major_exponent;
-  logic [EXP_W-1:0] distance;
+  logic [PLACES_W-1:0] distance;
   logic [C-1:0] major, minor;
   assign y_larger = y_effective > s_exponent ||
                     (y_effective == s_exponent && y_aligned > s_significand);
@@ -69,11 +76,11 @@ module lp_float_add #(
   assign major_exponent = y_larger ? y_effective : s_exponent;
   assign major = y_larger ? y_aligned : s_significand;
   assign minor = y_larger ? s_significand : y_aligned;
-  assign distance = y_larger ? y_effective - s_exponent : s_exponent - y_effective;
+  assign distance =
+      PLACES_W'($unsigned(y_larger ? y_effective - s_exponent : s_exponent - y_effective));
   assign subtract = y_sign != s[W-1];
 
   // A stage for each bit of the distance; sticky collects what falls out.
-  localparam int SHIFT_W = $clog2(L + 1);
   logic [L-1:0] minor_kept;
   always_comb begin
     minor_kept = L'(minor) << FRACTION;
@@ -84,7 +91,7 @@ module lp_float_add #(
         minor_kept >>= 1 << i;
       end
     end
-    if (distance[EXP_W-1:SHIFT_W] != 0) begin
+    if (distance[PLACES_W-1:SHIFT_W] != 0) begin
       sticky |= minor_kept != 0;
       minor_kept = '0;
     end
@@ -97,12 +104,12 @@ module lp_float_add #(
 
   // --- normalize: left, but not beyond the subnormals' exponent -------------------------------
   // A mark where the shift must end makes the leading zeros' count the shift itself.
-  localparam int COUNT_W = $clog2(T + 1);
-  logic [EXP_W-1:0] room, shift;
+  localparam int COUNT_W = $clog2(T + 1);  // at most SHIFT_W + 1
+  logic [PLACES_W-1:0] room, shift;
   logic [T-1:0] mark;
   logic [2**COUNT_W-1:0] ones;
   assign mark = {1'b1, {(T - 1) {1'b0}}} >> room;
-  assign room = major_exponent + 1'b1 - LOWEST;  // at least 1
+  assign room = PLACES_W'($unsigned(major_exponent + 1'b1 - LOWEST));  // at least 1
   always_comb begin
     ones = {total | mark, {(2 ** COUNT_W - T) {1'b0}}};
     shift = '0;
@@ -116,7 +123,7 @@ module lp_float_add #(
   logic [T-1:0] normalized;
   logic [EXP_W-1:0] field;
   assign normalized = total << shift[COUNT_W-1:0];
-  assign field = normalized[T-1] ? room - shift + 1'b1 : '0;
+  assign field = normalized[T-1] ? EXP_W'(room - shift + 1'b1) : '0;
 
   // --- round ----------------------------------------------------------------------------------
   logic [CUT-1:0] below;

@@ -88,10 +88,11 @@ module lp_sequencer #(
   assign tile_rows = rows;
   assign tile_cols = cols;
 
-  logic [A_COUNT_W:0] a_slot, a_slot_wrapped;
+  logic [A_COUNT_W:0] a_slot;
+  logic [A_SLOT_W-1:0] a_slot_wrapped;
   assign a_slot = (A_COUNT_W + 1)'(a_head) + (A_COUNT_W + 1)'(panel);
-  assign a_slot_wrapped =
-      a_slot >= (A_COUNT_W + 1)'(A_SLOTS) ? a_slot - (A_COUNT_W + 1)'(A_SLOTS) : a_slot;
+  assign a_slot_wrapped = A_SLOT_W'(
+      a_slot >= (A_COUNT_W + 1)'(A_SLOTS) ? a_slot - (A_COUNT_W + 1)'(A_SLOTS) : a_slot);
   assign a_address = A_ADDR_W'(a_slot_wrapped) * A_ADDR_W'(K_DEPTH) + A_ADDR_W'(count);
   assign b_address = B_ADDR_W'(b_head) * B_ADDR_W'(K_DEPTH) + B_ADDR_W'(count);
 

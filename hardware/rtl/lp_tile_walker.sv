@@ -46,11 +46,15 @@ module lp_tile_walker #(
   logic [DIM_W-1:0] all_n, all_k;
   // What is left, this group, panel, column tile and run included.
   logic [DIM_W-1:0] group_left, rows_left, cols_left, k_left;
-  logic resident, first_col, last_row, last_panel, last_col, halves;
+  logic resident, short_k, first_col, last_row, last_panel, last_col, halves;
 
+  // Constant where one block can hold all that DIM_W can.
+  /* verilator lint_off CMPCONST */
   assign last_row = rows_left <= DIM_W'(ROWS);
   assign last_col = cols_left <= DIM_W'(COLS);
   assign last_k = k_left <= DIM_W'(K_DEPTH);
+  assign short_k = k <= DIM_W'(K_DEPTH);
+  /* verilator lint_on CMPCONST */
   assign last_panel = last_row || !resident || panel == PANEL_W'(A_PANELS - 1);
 
   assign rows = last_row ? ROWS_W'(rows_left) : ROWS_W'(ROWS);
@@ -75,7 +79,7 @@ module lp_tile_walker #(
       active <= 1'b1;
       all_n <= n;
       all_k <= k;
-      resident <= k <= DIM_W'(K_DEPTH);
+      resident <= short_k;
       zero <= k == 0;
       group_left <= m;
       rows_left <= m;

@@ -191,6 +191,14 @@ def test_a_mode_that_is_not_built_is_refused():
     assert result.status == {"refused"}
 
 
+def test_a_refused_job_does_not_seed(flat):
+    rng = np.random.default_rng(0)
+    a, b = matrices(rng, FLAT, 9, 7, 11)
+    check(flat, a, b, 20, "stochastic", seed=5)
+    flat.matmul(a, b, FLAT.CUT_MAX + 1, "stochastic", seed=9)
+    check(flat, a, b, 20, "stochastic")
+
+
 def test_a_sum_that_may_wrap_is_told_and_wraps():
     """26-bit sums of 2^14: 2^11 terms are the first that reach 2^25."""
     with Accelerator(NARROW, optimize="-O1") as accelerator:
