@@ -9,10 +9,16 @@ import tensorflow as tf
 from workers import free_addresses
 
 import tf_lowprec as lp
-from tf_lowprec.distribute.cluster import Cluster, check_tf_config, cluster_of
+from tf_lowprec.distribute.cluster import (
+    Cluster,
+    check_tf_config,
+    cluster_of,
+    resolver_or_default,
+)
 from tf_lowprec.distribute.rendezvous import meet, watch
 
 TWO = {"worker": ["a:1", "b:2"]}
+TASK = {"type": "worker", "index": 0}
 
 
 @pytest.mark.parametrize(
@@ -29,6 +35,20 @@ TWO = {"worker": ["a:1", "b:2"]}
             json.dumps({"cluster": TWO, "task": {"type": "worker", "index": "x"}}),
             ["index = 'x'", "integer"],
         ),
+        *(
+            (
+                json.dumps({"cluster": TWO, "task": {"type": "worker", "index": index}}),
+                [f"index = {index!r}", "integer >= 0", "example"],
+            )
+            for index in (1.5, True, None, [0])
+        ),
+        *(
+            (
+                json.dumps({"cluster": {"worker": ["a:1", address]}, "task": TASK}),
+                [f"address {address!r} of 'worker'", "HOST:PORT", "example"],
+            )
+            for address in (2, None, ["b:2"])
+        ),
     ],
 )
 def test_bad_tf_config(monkeypatch, text, words):
@@ -36,6 +56,27 @@ def test_bad_tf_config(monkeypatch, text, words):
     with pytest.raises(ValueError) as raised:
         check_tf_config()
     assert all(word in str(raised.value) for word in ["TF_CONFIG", *words])
+
+
+@pytest.mark.parametrize(
+    "config, words",
+    [
+        ({"cluster": {"worker": []}, "task": TASK}, ["'worker' has no addresses"]),
+        ({"cluster": {"worker": ["http://a:1"]}, "task": TASK}, ["'http://a:1'", "HOST:PORT"]),
+        ({"cluster": TWO, "task": {**TASK, "index": -1}}, ["index = -1", "0..1"]),
+    ],
+)
+def test_tf_config_that_cannot_be(monkeypatch, config, words):
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(ValueError) as raised:
+        cluster_of(resolver_or_default(None))
+    assert all(word in str(raised.value) for word in [*words, "an example for the first of two"])
+
+
+def test_index_as_a_string(monkeypatch):
+    config = {"cluster": TWO, "task": {**TASK, "index": "1"}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    assert cluster_of(resolver_or_default(None)).index == 1
 
 
 @pytest.mark.parametrize("text", ["{}", json.dumps({"task": {"type": "worker", "index": 0}})])
@@ -59,6 +100,11 @@ def resolver(jobs, task="worker", index=0):
         ((TWO, None), ["type = None"]),
         ((TWO, "chief"), ["type = 'chief'", "['worker']"]),
         ((TWO, "worker", 2), ["index = 2", "0..1"]),
+        ((TWO, "worker", 1.5), ["index = 1.5", "integer"]),
+        ((TWO, "worker", True), ["index = True", "integer"]),
+        (({"worker": []},), ["'worker' has no addresses"]),
+        (({"worker": ["a:1", "http://b:1"]},), ["'http://b:1'", "HOST:PORT, such as"]),
+        (({"worker": ["a:1", "b:²"]},), ["'b:²'", "HOST:PORT"]),
         (({"worker": ["a:1", "b"]},), ["'b'", "HOST:PORT"]),
         (({"worker": ["a:1", "b:99999"]},), ["'b:99999'", "HOST:PORT"]),
         (({"worker": ["a:1", "a:1"]},), ["'a:1'", "more than once"]),
@@ -68,6 +114,10 @@ def test_bad_cluster(arguments, words):
     with pytest.raises(ValueError) as raised:
         cluster_of(resolver(*arguments))
     assert all(word in str(raised.value) for word in words)
+
+
+def test_addresses_of_ipv6():
+    assert cluster_of(resolver({"worker": ["[::1]:1", "a:2"]})).addresses == ("[::1]:1", "a:2")
 
 
 def test_chief_comes_first():

@@ -1,5 +1,8 @@
 """lp.distribute.AdaComp: bin sizes by pattern, its checks, its serialization."""
 
+import json
+import re
+
 import pytest
 import tensorflow as tf
 
@@ -55,6 +58,12 @@ def test_min_elements():
         ({"bin_sizes": {"(": 50}}, ["bin_sizes", "'('", "regular expression"]),
         ({"exclude": ["["]}, ["exclude", "'['"]),
         ({"exclude": 3}, ["exclude = 3"]),
+        ({"exclude": [b"bias"]}, ["exclude has b'bias'", "string"]),
+        ({"exclude": b"bias"}, ["exclude has b'bias'", "string"]),
+        ({"exclude": re.compile(b"bias")}, ["exclude has re.compile(b'bias')", "string"]),
+        ({"exclude": re.compile("bias", re.I)}, ["exclude has re.compile('bias'", "flags"]),
+        ({"exclude": [None]}, ["exclude has None"]),
+        ({"bin_sizes": {b"conv": 64}}, ["bin_sizes has b'conv'", "string"]),
         ({"warmup_steps": -1}, ["warmup_steps = -1"]),
         ({"warmup_steps": 1.5}, ["warmup_steps = 1.5"]),
         ({"min_elements": None}, ["min_elements = None"]),
@@ -83,6 +92,15 @@ def test_is_a_value(settings):
     assert again == settings
     assert hash(again) == hash(settings)
     assert AdaComp.from_config(settings.get_config()) == settings
+
+
+def test_compiled_patterns_are_kept_as_strings():
+    compiled = AdaComp({re.compile("conv"): 64}, [re.compile("(?i)bias")])
+    assert compiled == AdaComp({"conv": 64}, ["(?i)bias"])
+    assert AdaComp(exclude=re.compile("bias")) == AdaComp(exclude="bias")
+    again = AdaComp.from_config(json.loads(json.dumps(compiled.get_config())))
+    assert again == compiled
+    assert again.bin_size_for("a/BIAS", (999,)) is None
 
 
 def test_registered_name():

@@ -199,6 +199,179 @@ def test_batch_that_cannot_be_shared():
         virtual.train_step(np.zeros((6, 8)), np.zeros(6))
 
 
+X, Y = np.zeros((8, 8), np.float32), np.zeros(8, np.int32)
+
+
+@pytest.mark.parametrize(
+    "x, y, words",
+    [
+        (X, np.zeros(16, np.int32), ["y has 16 examples", "as many as x, 8"]),
+        (X, Y[:4], ["y has 4 examples"]),
+        (X, Y[:1], ["y has 1 examples"]),
+        (X, {"a": Y}, ["y is a dict", "one array"]),
+        (X, None, ["y is a NoneType", "one array"]),
+        (X, 3.0, ["y is one number"]),
+        ([X, X], Y, ["x is a list of arrays", "one input"]),
+        ({"a": X}, Y, ["x is a dict", "one array"]),
+        (3.0, Y, ["x is one number", "first axis"]),
+    ],
+)
+def test_batch_that_is_none(x, y, words):
+    _, virtual = learners(4, None)
+    with pytest.raises(ValueError) as raised:
+        virtual.train_step(x, y)
+    assert all(word in str(raised.value) for word in words)
+
+
+def learner_of(loss):
+    return VirtualLearners(dense_model(), tf.keras.optimizers.SGD(0.05), loss, 4)
+
+
+def test_loss_that_is_no_number():
+    virtual = learner_of(lambda labels, outputs: tf.reduce_sum(outputs, axis=1))
+    with pytest.raises(ValueError, match=r"loss returned the shape \(.*tf.reduce_mean"):
+        virtual.train_step(X, Y)
+
+
+@pytest.mark.parametrize("loss", ["no such loss", None, 3])
+def test_loss_that_is_none(loss):
+    with pytest.raises(ValueError, match=f"loss = {loss!r} .*tf.keras.losses"):
+        learner_of(loss)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 1)])
+def test_loss_by_name(shape):
+    """Labels without the outputs' last axis are not broadcast."""
+    model = linear_model(1)
+    model.set_weights([np.ones((1, 1), np.float32)])
+    virtual = VirtualLearners(model, tf.keras.optimizers.SGD(0.0), "mse", 2)
+    x = np.arange(8, dtype=np.float32)[:, None]
+    assert virtual.train_step(x, x.reshape(shape) + 3) == 9
+
+
+def test_warm_up_is_dense(tmp_path):
+    """And leaves the residues; a checkpoint knows how much of it is done."""
+
+    def made(compression):
+        model, virtual = learners(4, compression)
+        return model, virtual, tf.train.Checkpoint(model=model, learners=virtual)
+
+    x, y = data(64)
+    model, virtual, checkpoint = made(AdaComp(50, warmup_steps=2))
+    dense, without, _ = made(None)
+    for steps in (1, 2):
+        virtual.train_step(x, y)
+        without.train_step(x, y)
+        for got, want in zip(model.get_weights(), dense.get_weights()):
+            np.testing.assert_array_equal(got, want)
+        assert not any(np.any(residues) for residues in virtual.residues)
+        for s, want in zip(virtual.statistics(), without.statistics()):
+            assert (s.steps, s.compressed, s.sent, s.bytes) == (steps, 0, 0, want.bytes)
+            assert s.gradients == 4 * steps
+    path = checkpoint.write(str(tmp_path / "checkpoint"))
+    _, resumed, checkpoint = made(AdaComp(50, warmup_steps=2))
+    checkpoint.read(path)
+    for them in (virtual, resumed):
+        them.reset_statistics()
+        them.train_step(x, y)
+        assert all(np.any(residues) for residues in them.residues)
+        for s in them.statistics():
+            assert s.compressed == (0 if s.bin_size is None else 4)
+
+
+def embedding_model():
+    tf.keras.utils.set_random_seed(1)
+    return tf.keras.Sequential(
+        [
+            tf.keras.Input((5,), dtype="int32"),
+            tf.keras.layers.Embedding(100, 16),
+            tf.keras.layers.Flatten(),
+            tf.keras.layers.Dense(20),
+        ]
+    )
+
+
+def test_embeddings_go_dense():
+    models = [embedding_model(), embedding_model()]
+    x = np.random.default_rng(0).integers(0, 100, (8, 5)).astype(np.int32)
+    y = np.arange(8)
+    virtual = [
+        VirtualLearners(model, tf.keras.optimizers.SGD(1.0), LOSS, 4, compression)
+        for model, compression in zip(models, (AdaComp(50), None))
+    ]
+    for them in virtual:
+        them.train_step(x, y)
+    embedding, kernel, _ = virtual[0].statistics()
+    assert embedding.bin_size is None and embedding.compressed == 0 and embedding.sent == 0
+    assert embedding.bytes == 4 * (2 * 5) * (16 * 4 + 4)  # rows and their indices
+    assert kernel.bin_size == 50 and kernel.compressed == 4
+    np.testing.assert_array_equal(models[0].get_weights()[0], models[1].get_weights()[0])
+    half = int(virtual[0].half.numpy()) * 4
+    assert not np.any(virtual[0].residues[0]) and np.all(virtual[0].residues[1][half : half + 4])
+
+
+@pytest.mark.parametrize("dtype, size", [("float64", 8), ("bfloat16", 2)])
+def test_other_dtypes_go_dense(dtype, size):
+    def made(compression):
+        tf.keras.utils.set_random_seed(1)
+        layer = tf.keras.layers.Dense(300, use_bias=False, dtype=dtype)
+        model = tf.keras.Sequential([tf.keras.Input((4,)), layer])
+        sgd = tf.keras.optimizers.SGD(0.5)
+        loss = tf.keras.losses.MeanSquaredError()
+        return model, VirtualLearners(model, sgd, loss, 2, compression)
+
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    y = np.ones((8, 300), np.float32)
+    (model, virtual), (other, dense) = made(AdaComp(50)), made(None)
+    before = model.get_weights()[0]
+    assert virtual.train_step(x, y) == dense.train_step(x, y) > 0
+    np.testing.assert_array_equal(model.get_weights()[0], other.get_weights()[0])
+    assert np.any(model.get_weights()[0] != before)
+    (s,) = virtual.statistics()
+    assert s.bin_size is None and s.bytes == 2 * size * 1200
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_layer_that_is_frozen_later(trainable):
+    model = dense_model()
+    model.layers[1].trainable = not trainable
+    virtual = VirtualLearners(model, tf.keras.optimizers.SGD(0.05), LOSS, 4, AdaComp(50))
+    virtual.train_step(X, Y)
+    model.layers[1].trainable = trainable
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="model.trainable_variables changed .*make it anew"):
+        virtual.train_step(X, Y)
+    for got, want in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(got, want)
+    model.layers[1].trainable = not trainable
+    virtual.train_step(X, Y)
+
+
+@pytest.mark.parametrize("infinite", ["first", "second"])
+def test_each_variable_counts_its_own_gradients_that_are_not_finite(infinite):
+    """One that goes dense keeps all residues too."""
+    inputs = tf.keras.Input((1,))
+    outputs = [
+        tf.keras.layers.Dense(300, use_bias=False, name=name)(inputs)
+        for name in ("first", "second")
+    ]
+    model = tf.keras.Model(inputs, tf.keras.layers.Concatenate()(outputs))
+    settings = AdaComp(50, exclude="second")
+    virtual = VirtualLearners(model, tf.keras.optimizers.SGD(0.0), quadratic, 4, settings)
+    labels = np.random.default_rng(0).normal(size=(4, 600)).astype(np.float32)
+    virtual.train_step(np.ones((4, 1), np.float32), labels)
+    before = virtual.residues[0].numpy(), int(virtual.half.numpy())
+    start = before[1] * 4
+    labels[2, 7 if infinite == "first" else 307] = np.inf
+    virtual.train_step(np.ones((4, 1), np.float32), labels)
+    assert int(virtual.half.numpy()) == before[1]
+    np.testing.assert_array_equal(
+        virtual.residues[0][start : start + 4], before[0][start : start + 4]
+    )
+    skipped = {s.name.split("/")[-2]: s.skipped for s in virtual.statistics()}
+    assert skipped == {"first": int(infinite == "first"), "second": int(infinite == "second")}
+
+
 def test_a_pattern_that_matches_nothing_is_warned_of():
     model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(3, name="last")])
     with pytest.warns(UserWarning, match="exclude: 'lsat' matches none .*last/kernel"):

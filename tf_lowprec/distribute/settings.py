@@ -15,19 +15,28 @@ CONVOLUTION_BIN, OTHER_BIN = 50, 500
 
 
 def _patterns(value, argument):
-    """A tuple of regular expressions."""
-    value = (value,) if isinstance(value, str) else value
+    """A tuple of regular expressions, as strings: a config holds nothing else."""
+    value = (value,) if isinstance(value, (str, bytes, re.Pattern)) else value
     if not isinstance(value, collections.abc.Iterable):
         raise ValueError(f"{argument} = {value!r} must be a pattern or a list of patterns")
-    patterns = tuple(value)
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except (TypeError, re.error) as error:
-            raise ValueError(
-                f"{argument} has {pattern!r}, which is no regular expression: {error}"
-            ) from None
-    return patterns
+    return tuple(_pattern(pattern, argument) for pattern in value)
+
+
+def _pattern(value, argument):
+    text = value.pattern if isinstance(value, re.Pattern) else value
+    if not isinstance(text, str):
+        raise ValueError(f"{argument} has {value!r}, which must be a string, such as 'bias$'")
+    try:
+        flags = re.compile(text).flags
+    except re.error as error:
+        raise ValueError(
+            f"{argument} has {value!r}, which is no regular expression: {error}"
+        ) from None
+    if isinstance(value, re.Pattern) and value.flags != flags:
+        raise ValueError(
+            f"{argument} has {value!r}, whose flags must be part of the string, as in '(?i)bias$'"
+        )
+    return text
 
 
 def _count(value, argument):
@@ -57,7 +66,7 @@ class AdaComp:
             the name has "conv") and 500 elsewhere; one integer for all; or a dict of patterns and
             sizes, such as ``{"embedding": 1000, "conv": 64}``. The first pattern (a regular
             expression, searched for in the variable's path, such as "dense_1/kernel") decides;
-            a variable that none matches has the default.
+            a variable that none matches has the default. Compiled patterns are kept as strings.
         exclude: patterns of variables whose gradients are reduced densely.
         warmup_steps: the number of first steps of each variable that are reduced densely; while
             one of an optimizer's variables is in them, so are all.
@@ -90,8 +99,11 @@ class AdaComp:
                     f"bin_sizes = {sizes!r} must be None, an integer, or a dict of patterns and "
                     'sizes, such as {"conv": 64}'
                 )
-            _patterns([pattern for pattern, _ in sizes], "bin_sizes")
-            sizes = tuple((p, check_bin_size(size, f"bin_sizes[{p!r}]")) for p, size in sizes)
+            patterns = _patterns([pattern for pattern, _ in sizes], "bin_sizes")
+            sizes = tuple(
+                (p, check_bin_size(size, f"bin_sizes[{p!r}]"))
+                for p, (_, size) in zip(patterns, sizes)
+            )
         elif sizes is not None:
             sizes = check_bin_size(sizes, "bin_sizes")
         put("bin_sizes", sizes)
