@@ -105,7 +105,7 @@ def main():
         axes.axhline(asked, color="k", linewidth=0.7, linestyle=":")
         # Right of the last bars, where nothing is.
         axes.text(len(shapes) - 0.6, asked, f" {passes}", va="bottom", fontsize=8)
-    axes.set_xlim(-0.5, len(shapes))
+    axes.set_xlim(-0.5, len(shapes) + 0.2)
     axes.set_xticks(range(len(shapes)), shapes, fontsize=8)
     axes.set_ylabel("speed as a ratio to TensorFlow's float32 op")
     axes.set_title("3x3 convolutions with narrow accumulators (dotted: asked for)")

@@ -308,7 +308,7 @@ def _data(name, model, batch_size):
                 f"data {name!r} must be one of {', '.join(_DATASETS)}, or an .npz file that exists"
             )
         try:
-            with np.load(name) as arrays:
+            with open(name, "rb") as file, np.load(file) as arrays:
                 held = {key: arrays[key] for key in arrays.files if key in ("x", "y")}
         except (zipfile.BadZipFile, EOFError) as error:
             raise ValueError(f"data {name!r} is damaged: {error}") from None
