@@ -7,14 +7,6 @@ RESULTS ?= results
 PYTEST_ARGS ?= -n $(shell nproc) --dist loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-# What may depend on which Keras it is.
-KERAS_TESTS := tests/layers tests/optimizers tests/models tests/distribute tests/analysis \
-	tests/test_cli.py tests/test_convert.py tests/test_demo.py tests/test_export.py \
-	tests/test_formats.py tests/test_policy_map.py tests/test_precision.py tests/test_weights.py
-# The arithmetic's long tests: of C++ that is the same with every TensorFlow.
-LONG_TESTS := $(wildcard $(addprefix tests/ops/test_,*_determinism.py conv2d_blocks.py \
-	conv2d_narrow.py matmul_narrow.py matmul_narrow_gradient.py))
-
 VENV := .venv/bin
 SOURCES := $(shell find cc build_deps third_party -type f -not -name '*.pyc') \
 	BUILD WORKSPACE .bazelrc
@@ -33,12 +25,16 @@ demo-multiworker: tf_lowprec/_ops.so ## train on two workers that send compresse
 test: tf_lowprec/_ops.so cc-test ## run the C++ and Python tests
 	$(VENV)/python -m pytest $(PYTEST_ARGS)
 
-test-addons: .venv-addons/installed ## all but long tests with TensorFlow 2.15 and tensorflow-addons
+test-addons: .venv-addons/installed ## the same with TensorFlow 2.15 and tensorflow-addons
 	@# pytest, not python -m pytest: the installed package is meant, not the source tree.
-	$(CURDIR)/.venv-addons/bin/pytest -o pythonpath=tests $(addprefix --ignore=,$(LONG_TESTS)) $(PYTEST_ARGS)
+	$(CURDIR)/.venv-addons/bin/pytest -o pythonpath=tests $(PYTEST_ARGS)
 
 test-legacy-keras: tf_lowprec/_ops.so ## what depends on Keras, under TF_USE_LEGACY_KERAS=1
-	TF_USE_LEGACY_KERAS=1 $(VENV)/python -m pytest $(KERAS_TESTS) $(PYTEST_ARGS)
+	TF_USE_LEGACY_KERAS=1 $(VENV)/python -m pytest tests/layers tests/optimizers tests/models \
+		tests/distribute \
+		tests/test_precision.py tests/test_policy_map.py tests/test_formats.py \
+		tests/test_export.py tests/test_weights.py tests/test_demo.py tests/analysis tests/test_convert.py \
+		tests/test_cli.py $(PYTEST_ARGS)
 
 build: tf_lowprec/_ops.so ## set up and build the op library into tf_lowprec/
 
