@@ -268,6 +268,16 @@ def test_warm_up_is_dense(adacomp):
     assert statistics.sent_per_bin == twin.sent / (4 * N / 50)
 
 
+def test_warm_up_counts_what_is_not_finite(adacomp):
+    all_reduce, strategy = adacomp(bin_sizes=50, warmup_steps=2)
+    v, values = variable(strategy), gradients(0)
+    reduce(strategy, [(values, v)])
+    values[1, 3] = np.nan
+    reduce(strategy, [(values, v)])
+    (statistics,) = all_reduce.statistics()
+    assert (statistics.steps, statistics.skipped) == (2, 1)
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_variable_that_comes_later_has_its_own_warm_up(adacomp, place):
     _, strategy = adacomp(bin_sizes=50, warmup_steps=1)

@@ -1,6 +1,7 @@
 """A real batch through a model: which products are zero, and what narrow sums keep of its own."""
 
 import dataclasses
+import functools
 import numbers
 
 import numpy as np
@@ -10,7 +11,8 @@ from tf_lowprec import layers
 from tf_lowprec._keras import KERAS_3, native
 from tf_lowprec.analysis.gemms import PASSES
 from tf_lowprec.analysis.measured import variance_ratio
-from tf_lowprec.analysis.trace import check_batch_size, first_line, instrumented, shapes_of
+from tf_lowprec.analysis.trace import first_line, instrumented, shapes_of
+from tf_lowprec.analysis.vrr import check_batch_size
 from tf_lowprec.formats import MXFormat
 from tf_lowprec.ops.mx import quantize_mx
 from tf_lowprec.ops.quantize import quantize
@@ -26,11 +28,16 @@ _MEASURED = {
 
 @dataclasses.dataclass
 class _Record:
-    """What one layer was called with, and the scaled error of what comes before its activation."""
+    """What one call of a layer was given, and the scaled error of its output."""
 
     layer: object
     x: object
-    dy: object
+    error: object
+
+    @functools.cached_property
+    def dy(self):
+        """The error of what comes before the activation."""
+        return _before_activation(self.layer, self.x, self.error)
 
 
 class Batch:
@@ -154,7 +161,7 @@ class Batch:
         self._loss_value = float(loss)
         records = {
             path: [
-                _Record(layer, tf.cast(x, tf.float32), _before_activation(layer, x, error))
+                _Record(layer, tf.cast(x, tf.float32), error)
                 for (layer, x, _), error in zip(found, errors[path])
                 if error is not None
             ]
@@ -303,7 +310,7 @@ def _before_activation(layer, x, error):
     error = tf.cast(error, tf.float32)
     if activation is None or activation is tf.keras.activations.linear:
         return error
-    z, _ = _probe(layer, None)(tf.cast(x, tf.float32), _kernel_of(layer))
+    z, _ = _probe(layer, None)(x, _kernel_of(layer))
     if len(layer.weights) > 1:
         z += tf.cast(tf.convert_to_tensor(layer.weights[1]), tf.float32)
     with tf.GradientTape() as tape:

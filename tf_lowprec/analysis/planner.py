@@ -12,8 +12,8 @@ from tf_lowprec.analysis.minimum import minimum_mantissa
 from tf_lowprec.analysis.noise import best_chunk, check_noise
 from tf_lowprec.analysis.plan import Plan, PlannedSum
 from tf_lowprec.analysis.promotion import promotion_plan
-from tf_lowprec.analysis.trace import check_batch_size, trace
-from tf_lowprec.analysis.vrr import CUTOFF, check_chunk, check_cutoff
+from tf_lowprec.analysis.trace import trace
+from tf_lowprec.analysis.vrr import CUTOFF, check_batch_size, check_chunk, check_cutoff
 
 #: Operands and accumulators of the last layer: 16 bits, as in Sakr et al. (2019).
 LAST_LAYER = formats.FloatFormat(6, 9)

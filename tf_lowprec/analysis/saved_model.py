@@ -8,7 +8,8 @@ import tensorflow as tf
 from tf_lowprec.analysis._tf_private import convert_variables_to_constants_v2
 from tf_lowprec.analysis.gemms import BACKWARD, FORWARD, GRADIENT
 from tf_lowprec.analysis.planner import Rules
-from tf_lowprec.analysis.trace import OPAQUE_OPS, PRODUCT_OPS, called_functions, check_batch_size
+from tf_lowprec.analysis.trace import OPAQUE_OPS, PRODUCT_OPS, called_functions
+from tf_lowprec.analysis.vrr import check_batch_size
 
 # Those that carry gradients, not products, are left out.
 _PRODUCTS = frozenset(kind for kind in PRODUCT_OPS | OPAQUE_OPS if not kind.endswith("Passes"))

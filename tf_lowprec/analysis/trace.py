@@ -6,7 +6,6 @@ Keras look the same, and a product that no known layer owns is seen too.
 
 import contextlib
 import dataclasses
-import numbers
 import re
 
 import tensorflow as tf
@@ -181,18 +180,6 @@ def first_line(error):
     lines = [re.sub(r"\x1b\[\d+m", "", line).strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line and not line.startswith("Exception encountered when")]
     return lines[0] if lines else type(error).__name__
-
-
-def check_batch_size(batch_size):
-    if (
-        isinstance(batch_size, bool)
-        or not isinstance(batch_size, numbers.Integral)
-        or batch_size < 1
-    ):
-        raise ValueError(
-            f"batch_size = {batch_size!r} must be a positive integer; the sums of GRAD grow with it"
-        )
-    return int(batch_size)
 
 
 def _shape(tensor):

@@ -194,6 +194,14 @@ def check_terms(n, name="n"):
     return int(n)
 
 
+def check_batch_size(batch_size):
+    if not _is_integer(batch_size) or batch_size < 1:
+        raise ValueError(
+            f"batch_size = {batch_size!r} must be a positive integer; the sums of GRAD grow with it"
+        )
+    return int(batch_size)
+
+
 def check_chunk(chunk, name="chunk"):
     if chunk is not None and (not _is_integer(chunk) or chunk < 1):
         raise ValueError(f"{name} = {chunk!r} must be a positive integer, or None for one sum")

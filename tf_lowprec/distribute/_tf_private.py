@@ -125,11 +125,9 @@ def remove_gradient_hook():
 
 def names_of_variables(optimizer):
     """{variable_key: path} of the variables that a Keras 3 optimizer trains."""
-    # A tf.Variable that is none of Keras's has a name and no path.
-    return {
-        optimizer._var_key(v): getattr(v, "path", None) or v.name.split(":")[0]
-        for v in optimizer._trainable_variables
-    }
+    # A tf.Variable that is none of Keras's has no path: its name has to do.
+    variables = [v for v in optimizer._trainable_variables if hasattr(v, "path")]
+    return {optimizer._var_key(v): v.path for v in variables}
 
 
 # Several workers.

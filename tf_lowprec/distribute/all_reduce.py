@@ -128,7 +128,7 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
                     values = pairs[i][0].values
                     finite = is_finite(result.values[0])
                     all_finite = tf.logical_and(all_finite, finite)
-                    count_dense_step(states[i], values, finite)
+                    count_dense(states[i], values, finite)
         if chosen:
             self._refuse_xla()
             reduced = self._reduce_chosen(reduce_op, pairs, states, chosen, all_finite, options)
@@ -192,8 +192,9 @@ class AdaCompAllReduce(tf.distribute.CrossDeviceOps):
             return self._reduce_compressed(reduce_op, gradients, chosen_states, others_finite)
 
         def dense():
-            count_dense(chosen_states)
             reduced = self._reduce_densely(reduce_op, pairs, chosen, options)
+            for i, result in zip(chosen, reduced):
+                count_dense(states[i], pairs[i][0].values, is_finite(result.values[0]))
             return [[tf.identity(t) for t in result.values] for result in reduced]
 
         if self.compression.warmup_steps == 0:
@@ -275,14 +276,7 @@ def is_warming_up(states, warmup_steps):
     return tf.reduce_min(tf.stack([state.steps for state in states])) < warmup_steps
 
 
-def count_dense(states):
-    """Counts a step in which what is compressed at other times went dense."""
-    for state in states:
-        count = len(state.residues)
-        state.counters.add(steps=1, gradients=count, bytes=4 * state.num_elements * count)
-
-
-def count_dense_step(state, gradients, finite):
+def count_dense(state, gradients, finite):
     """Counts a step in which the replicas' gradients of a variable went as they are."""
     state.counters.add(
         steps=1,

@@ -6,7 +6,6 @@ from tf_lowprec.distribute import _tf_private
 from tf_lowprec.distribute.all_reduce import (
     AdaCompAllReduce,
     count_dense,
-    count_dense_step,
     dense_bytes,
     is_compressed,
     is_compressible,
@@ -144,8 +143,10 @@ class CollectiveAdaComp(AdaCompAllReduce):
                 return reduced[: len(chosen) + len(small)], reduced[len(chosen) + len(small) :]
 
             def warming_up():
-                count_dense(chosen_states)
-                return dense([*chosen, *small], moving)
+                reduced, means = dense([*chosen, *small], moving)
+                for i, tensors in zip(chosen, reduced):
+                    count_dense(states[i], values[i], is_finite(tensors[0]))
+                return reduced, means
 
             if self.compression.warmup_steps == 0:
                 reduced, means = compressed()
@@ -157,7 +158,7 @@ class CollectiveAdaComp(AdaCompAllReduce):
                 state.steps.assign_add(1)
         for i in (*small, *large):
             if states[i] is not None:
-                count_dense_step(states[i], values[i], is_finite(results[i][0]))
+                count_dense(states[i], values[i], is_finite(results[i][0]))
         for variable, tensors in zip(statistics, means):
             for copy, tensor in zip(variable.values, tensors):
                 copy.assign(tensor / self.replicas)
