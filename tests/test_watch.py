@@ -74,7 +74,17 @@ def test_a_short_training_is_observed_once():
     assert len(watch.history) == 1
 
 
-@pytest.mark.parametrize("argument", [{"budget": 0}, {"budget": 1.5}, {"every": 0}, {"every": 0.5}])
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"budget": 0},
+        {"budget": 1.5},
+        {"budget": "5%"},
+        {"every": 0},
+        {"every": 0.5},
+        {"samples": 0},
+    ],
+)
 def test_wrong_arguments_are_named(argument):
     with pytest.raises(ValueError, match=f"{next(iter(argument))} = "):
         lp.Watch((X, Y), **argument)

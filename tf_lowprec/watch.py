@@ -1,10 +1,12 @@
 """lp.Watch: a Keras callback that looks at saturation, underflow, swamping and retention."""
 
+import numbers
 import time
 
 import tensorflow as tf
 
 from tf_lowprec.analysis.observe import Observer
+from tf_lowprec.analysis.vrr import check_count
 from tf_lowprec.summary import write_scalar
 
 
@@ -36,13 +38,11 @@ class Watch(tf.keras.callbacks.Callback):
 
     def __init__(self, data, log_dir=None, budget=0.05, every=None, samples=256):
         super().__init__()
-        if not 0 < budget <= 1:
+        if not isinstance(budget, numbers.Real) or not 0 < budget <= 1:
             raise ValueError(f"budget = {budget!r} must be in (0, 1]: a share of the training time")
-        is_count = isinstance(every, int) and not isinstance(every, bool) and every >= 1
-        if every is not None and not is_count:
-            raise ValueError(f"every = {every!r} must be a positive number of batches, or None")
-        self.data, self.log_dir, self.budget, self.every = data, log_dir, budget, every
-        self.samples = samples
+        self.every = None if every is None else check_count(every, "every")
+        self.data, self.log_dir, self.budget = data, log_dir, budget
+        self.samples = check_count(samples, "samples")
         self.history = []
         self._observer, self._writer = None, None
         self._batches, self._next = 0, None

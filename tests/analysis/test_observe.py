@@ -128,3 +128,14 @@ def test_sums_are_rounded_at_random_where_training_does():
     row = rows_of(dense(policy, x, kernel), x)["FWD"]
     noise = lp.analysis.rounding_noise(4, 2000, rounding="stochastic")
     assert row.vrr > 1 and row.noise == pytest.approx(noise, rel=0.4)
+
+
+@pytest.mark.parametrize(
+    "argument", [{"samples": 0}, {"samples": 2.5}, {"seed": -1}, {"loss_scale": 0}, {"batch_size": 0}]
+)
+def test_wrong_arguments_are_named(argument):
+    x = data((4, 8))
+    model = dense(lp.Policy.fp8(9), x, data((8, 2)))
+    ((name, value),) = argument.items()
+    with pytest.raises(ValueError, match=f"{name} = {value}"):
+        rows_of(model, x, **argument)

@@ -79,8 +79,19 @@ def test_arguments():
     model, train, validation = problem()
     with pytest.raises(ValueError, match="budget = 2"):
         lp.analysis.search(model, train, 2, validation_data=validation)
-    with pytest.raises(ValueError, match="repeats = 0"):
-        lp.analysis.search(model, train, 4, validation_data=validation, repeats=0)
+    wrong = {
+        "repeats": 0,
+        "seed": -1,
+        "steps": 0,
+        "batch_size": 0,
+        "loss_scale": 0,
+        "tolerance": -0.1,
+    }
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=f"{name} = {value}"):
+            lp.analysis.search(model, train, 4, validation_data=validation, **{name: value})
+    with pytest.raises(ValueError, match="validation_data must be"):
+        lp.analysis.search(model, train, 4, validation_data=validation[0])
     model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="not compiled"):
         lp.analysis.search(model, train, 4, validation_data=validation)

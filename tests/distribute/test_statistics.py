@@ -86,6 +86,16 @@ def fit(strategy, callbacks):
     return model.fit(x, y, batch_size=32, epochs=2, verbose=0, callbacks=callbacks).history
 
 
+def written(folder):
+    """{(tag, step): value} of TensorBoard's scalars."""
+    scalars = {}
+    for file in folder.iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                scalars[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    return scalars
+
+
 def test_callback_logs_each_epoch(adacomp, tmp_path):
     all_reduce, strategy = adacomp(bin_sizes=50)
     history = fit(strategy, [lp.distribute.CompressionLogger(tmp_path)])
@@ -94,16 +104,28 @@ def test_callback_logs_each_epoch(adacomp, tmp_path):
     # 8 steps of 2 replicas in each of 2 epochs.
     np.testing.assert_allclose(np.sum(sizes) * 16, total.bytes)
     np.testing.assert_allclose(1 / np.mean(1 / np.array(ratios)), total.ratio)
-    scalars = {}
-    for file in tmp_path.iterdir():
-        for event in tf.compat.v1.train.summary_iterator(str(file)):
-            for value in event.summary.value:
-                scalars[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    scalars = written(tmp_path)
     np.testing.assert_allclose(scalars["compression/compression_ratio", 1], ratios[1], rtol=1e-6)
     (kernel,) = [s.name for s in total if s.num_elements == 64 * 64]
     by_epoch = [scalars[f"compression/{kernel}/bytes", epoch] for epoch in range(2)]
     np.testing.assert_allclose(np.sum(by_epoch) * 16, total[kernel].bytes, rtol=1e-6)
     assert f"compression/{kernel}/sent_per_bin" in {tag for tag, _ in scalars}
+
+
+def test_callback_tells_variables_of_one_path_apart(adacomp, tmp_path, monkeypatch):
+    all_reduce, strategy = adacomp()
+    with strategy.scope():
+        model = dense_model()
+    logger = lp.distribute.CompressionLogger(tmp_path, all_reduce)
+    logger.set_model(model)
+    logger.on_train_begin()
+    same_path = Statistics((gradient(key=1), gradient(key=2, bytes=960)))
+    monkeypatch.setattr(all_reduce, "statistics", lambda: same_path)
+    logger.on_epoch_end(0)
+    logger.on_train_end()
+    scalars = written(tmp_path)
+    assert scalars["compression/kernel/bytes", 0] == 80
+    assert scalars["compression/kernel_1/bytes", 0] == 160
 
 
 def test_callback_serves_one_strategy_after_another(adacomp):

@@ -55,7 +55,7 @@ class Batch:
     """
 
     def __init__(self, model, data, batch_size, loss, loss_scale):
-        self.model, self.loss_scale = model, _scale(loss_scale)
+        self.model, self.loss_scale = model, check_loss_scale(loss_scale)
         self.loss = _loss(model, loss)
         self.x, self.y = _first_batch(data, batch_size)
         self.specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), self.x)
@@ -176,7 +176,7 @@ def _rounded(x, format):
     return quantize_mx(x, format) if isinstance(format, MXFormat) else quantize(x, format)
 
 
-def _scale(loss_scale):
+def check_loss_scale(loss_scale):
     if not isinstance(loss_scale, numbers.Real) or not 0 < loss_scale < 1e30:
         raise ValueError(f"loss_scale = {loss_scale!r} must be a number above 0, such as 1000")
     return float(loss_scale)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_lowprec.analysis.gemms import PASSES
 from tf_lowprec.analysis.report import plain_text
 from tf_lowprec.analysis.sampled_sums import draw, matrices, retention, swamped
+from tf_lowprec.analysis.vrr import check_count, check_seed
 from tf_lowprec.formats import Rounding
 from tf_lowprec.ops.quantize import quantize
 from tf_lowprec.ops.scaling import exponent_for, scale, target_exponent
@@ -115,7 +116,7 @@ def observe(model, data, batch_size=None, *, loss=None, loss_scale=None, samples
         Observations.
 
     Raises:
-        ValueError: data that does not fit the model, or no loss.
+        ValueError: an argument out of range, data that does not fit the model, or no loss.
     """
     return Observer(model, data, batch_size, loss, loss_scale, samples).observe(seed)
 
@@ -124,10 +125,11 @@ class Observer:
     """`observe`, again and again: the model is traced once."""
 
     def __init__(self, model, data, batch_size=None, loss=None, loss_scale=None, samples=256):
-        from tf_lowprec.analysis.batch import Batch
+        from tf_lowprec.analysis.batch import Batch, check_loss_scale
         from tf_lowprec.analysis.trace import trace
 
-        self.model, self.samples, self._loss_scale = model, int(samples), loss_scale
+        self.model, self.samples = model, check_count(samples, "samples")
+        self._loss_scale = None if loss_scale is None else check_loss_scale(loss_scale)
         self._batch = Batch(model, data, batch_size, loss, 1.0)
         calls = trace(model, self._batch.specs).calls
         ours = [c for c in calls if not getattr(c.layer, "precision", _NATIVE).is_native]
@@ -135,6 +137,7 @@ class Observer:
 
     def observe(self, seed=0):
         """Observations of the model as it is now."""
+        seed = check_seed(seed)
         scale_now = self._loss_scale
         if scale_now is None:
             scale_now = _loss_scale_of(getattr(self.model, "optimizer", None))

@@ -2,17 +2,19 @@
 
 import dataclasses
 import json
+import numbers
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
 from tf_lowprec import formats
-from tf_lowprec.analysis.batch import Batch
+from tf_lowprec.analysis.batch import Batch, check_loss_scale
 from tf_lowprec.analysis.plan import Plan
 from tf_lowprec.analysis.planner import LAST_LAYER, Rules, plan
 from tf_lowprec.analysis.report import json_text
 from tf_lowprec.analysis.trace import trace
+from tf_lowprec.analysis.vrr import check_batch_size, check_count, check_seed
 
 # Thresholds of noise from which candidates are made: a factor of sqrt(2) apart.
 _THRESHOLDS = 2.0 ** (-np.arange(0, 41) / 2)
@@ -194,8 +196,16 @@ def search(
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 3:
         raise ValueError(f"budget = {budget!r} must be an integer of at least 3 trials")
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise ValueError(f"repeats = {repeats!r} must be a positive integer")
+    repeats, seed = check_count(repeats, "repeats"), check_seed(seed)
+    batch_size = check_batch_size(batch_size)
+    if steps is not None:
+        steps = check_count(steps, "steps")
+    loss_scale = check_loss_scale(loss_scale)
+    if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real) or tolerance < 0:
+        raise ValueError(f"tolerance = {tolerance!r} must be a number of at least 0")
+    for name, pair in (("data", data), ("validation_data", validation_data)):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(f"{name} must be (x, y), got {type(pair).__name__}")
     if getattr(model, "optimizer", None) is None:
         raise ValueError(f"model {model.name!r} is not compiled: compile it, so that it can train")
     options = {

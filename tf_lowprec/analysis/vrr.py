@@ -202,6 +202,18 @@ def check_batch_size(batch_size):
     return int(batch_size)
 
 
+def check_count(value, name):
+    if not _is_integer(value) or value < 1:
+        raise ValueError(f"{name} = {value!r} must be a positive integer")
+    return int(value)
+
+
+def check_seed(seed):
+    if not _is_integer(seed) or not 0 <= seed < 2**31:
+        raise ValueError(f"seed = {seed!r} must be an integer in 0..2^31-1")
+    return int(seed)
+
+
 def check_chunk(chunk, name="chunk"):
     if chunk is not None and (not _is_integer(chunk) or chunk < 1):
         raise ValueError(f"{name} = {chunk!r} must be a positive integer, or None for one sum")

@@ -1,5 +1,7 @@
 """lp.distribute.CompressionLogger: the measured compression in Keras's logs and TensorBoard."""
 
+import collections
+
 import tensorflow as tf
 
 from tf_lowprec.distribute import _tf_private
@@ -13,7 +15,7 @@ class CompressionLogger(tf.keras.callbacks.Callback):
     The epoch's logs get ``compression_ratio`` (float32 bytes over bytes sent, all gradients
     together) and ``gradient_bytes`` (sent per replica and step). With `log_dir` TensorBoard gets
     both, and for each variable ``compression/<variable>/`` and ``ratio``, ``bytes`` (per replica
-    and step) and ``sent_per_bin``.
+    and step) and ``sent_per_bin``. Later variables of the same path are ``<variable>_1`` and so on.
 
     Args:
         log_dir: a folder for TensorBoard; None writes none.
@@ -64,10 +66,13 @@ class CompressionLogger(tf.keras.callbacks.Callback):
         with self._writer.as_default():
             for name, value in scalars.items():
                 write_scalar(f"compression/{name}", value, epoch)
+            seen = collections.Counter()
             for gradient in epoch_statistics:
+                # Variables of two models may have one path.
+                nth, seen[gradient.name] = seen[gradient.name], seen[gradient.name] + 1
                 if not gradient.gradients:
                     continue
-                prefix = f"compression/{gradient.name}/"
+                prefix = f"compression/{gradient.name}{f'_{nth}' if nth else ''}/"
                 write_scalar(prefix + "ratio", gradient.ratio, epoch)
                 write_scalar(prefix + "bytes", gradient.bytes_per_gradient, epoch)
                 if gradient.bin_size is not None and gradient.compressed:
