@@ -56,7 +56,8 @@ struct PathChoice {
   bool float_for_few = false;
   // kStochastic is right as long as no sum overflows, which is to be looked after.
   bool may_overflow = false;
-  int64_t term = 0;  // then: products are at most 2^term
+  int64_t term = 0;  // products are at most 2^term, sums 2^sum
+  int64_t sum = 0;
 };
 
 // What an instruction set offers.
@@ -137,6 +138,11 @@ LOWPREC_HD bool MayRoundTwice(int width, int m, int product_bits) {
   return small_sum && small_product;
 }
 
+// For NearestMethod::kScaled, and for sums that drift (drifting_scale.h).
+constexpr bool AllowsScaled(int lanes_mantissa_bits, int mantissa_bits) {
+  return 2 * mantissa_bits + 3 <= lanes_mantissa_bits;
+}
+
 // Whether a choice may be float_for_few: for what formats alone say.
 LOWPREC_HD bool MayBeFloatForFew(const AccumulatorSpec& spec, const OperandSpec& a,
                                  const OperandSpec& b) {
@@ -170,6 +176,7 @@ LOWPREC_HD_INLINE PathChoice ChoosePath(const AccumulatorSpec& spec, const Opera
   PathChoice choice;
   choice.may_overflow = may_overflow;
   choice.term = term;
+  choice.sum = sum;
   choice.may_underflow = !zero && quantum < (gap ? lowest : lowest - m);
   if (choice.may_underflow && gap) return {};
 

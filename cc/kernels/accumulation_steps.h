@@ -37,6 +37,7 @@ struct SureStep {
   using Doubt = NoDoubt;
   static constexpr int kGuesses = 0;
   static constexpr bool kPairs = false, kTowardZero = false, kHasPlain = false;
+  static constexpr bool kDrifts = false;
   Doubt None() const { return {}; }
 };
 
@@ -64,10 +65,6 @@ enum class NearestMethod {
   // The same where sums may lie below the lowest normal binade: their y is that of the binade.
   kUnderflow,
 };
-
-constexpr bool AllowsScaled(int lanes_mantissa_bits, int mantissa_bits) {
-  return 2 * mantissa_bits + 3 <= lanes_mantissa_bits;
-}
 
 template <bool kUnderflow>
 struct NearestChunkStep;

@@ -293,12 +293,20 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
               round_source(begin, end);
             }
           }
+          const int64_t units = block.PackUnits(kernel.columns);
+          const int64_t size = block.Groups() * (block.k_end - k) * plan.column_step;
           if (packed_k != k) {
             packed_k = k;
-            const int64_t units = block.PackUnits(kernel.columns);
-            const int64_t size = block.Groups() * (block.k_end - k) * plan.column_step;
+            block.drift = {};
             parallel_for(units, size * 2 / units,
                          [&](int64_t from, int64_t to) { kernel.pack_b(block, from, to); });
+          }
+          const DriftingScale drift = kernel.drift(block);
+          if (!(drift == block.drift)) {
+            parallel_for(units, size / 4 / units, [&](int64_t from, int64_t to) {
+              kernel.scale_b(block, drift, from, to);
+            });
+            block.drift = drift;
           }
           const int64_t panels = CeilOf(column_panels, plan.column_groups);
           parallel_for(block.Groups() * block.RowPanels(kernel.rows) * plan.column_groups,

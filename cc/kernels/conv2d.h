@@ -132,6 +132,7 @@ struct ConvBlock {
   PanelRange source_range;
   float* packed_b = nullptr;      // [groups][column panels][k][columns]
   PanelRange* b_range = nullptr;  // [groups][column panels]
+  DriftingScale drift;            // of packed_b's rows
   int64_t column_groups = 1;      // into which the column panels are divided, for threads
   bool* out_of_memory = nullptr;  // set where a thread got none
   // Where the block has a part of k only: sums and ranges, kept for the next part.
@@ -156,9 +157,11 @@ struct ConvBlock {
   LOWPREC_HD int64_t Slices() const {
     return (k_end - k_begin + SliceLength() - 1) / SliceLength();
   }
+  LOWPREC_HD int64_t PanelsTogether(int columns) const {
+    return task.product.pass == ConvPass::kBackward ? 1 : ColumnPanels(columns);
+  }
   LOWPREC_HD int64_t PackUnits(int columns) const {
-    const bool by_panel = task.product.pass == ConvPass::kBackward;
-    return Groups() * Slices() * (by_panel ? ColumnPanels(columns) : 1);
+    return Groups() * Slices() * (ColumnPanels(columns) / PanelsTogether(columns));
   }
 };
 
@@ -172,8 +175,8 @@ struct ConvPlan {
   int64_t padded_height, padded_width, top, left;
   int64_t source_size, packed_size, tile_bytes;
 };
-// One instruction set's functions. PackB works on a range of PackUnits(), Multiply on one of
-// Groups() x RowPanels() x column_groups; threads may share out both.
+// One instruction set's functions. PackB and ScaleB work on a range of PackUnits(), Multiply on one
+// of Groups() x RowPanels() x column_groups; threads may share out all.
 struct Conv2D {
   int rows, columns;
   int64_t tile_bytes;
@@ -182,6 +185,9 @@ struct Conv2D {
   void (*pad)(const ConvBlock& block, const ConvPlan& plan, int64_t first_image, int64_t begin,
               int64_t end, float* out, PanelRange* range);
   void (*pack_b)(const ConvBlock& block, int64_t begin, int64_t end);
+  // The scale that suits the block once it is packed, and packed_b's change to it from block.drift.
+  DriftingScale (*drift)(const ConvBlock& block);
+  void (*scale_b)(const ConvBlock& block, const DriftingScale& to, int64_t begin, int64_t end);
   void (*multiply)(const ConvBlock& block, int64_t begin, int64_t end);
 };
 

@@ -7,6 +7,7 @@
 #include "cc/kernels/conv2d.h"
 #include "cc/kernels/conv2d_pack.h"
 #include "cc/kernels/conv2d_window.h"
+#include "cc/kernels/drifting_scale.h"
 #include "cc/kernels/pack_loops.h"
 #include "cc/kernels/tile.h"
 
@@ -267,6 +268,7 @@ inline void MultiplyInPlace(const ConvBlock& block, const LeftPanel* panels, int
     for (int i = 0; i < count; ++i) {
       StartTiles(block, panels[i], j, j + 1, tile);
       tile->history = history;
+      tile->drift = block.drift;
       tile->lanes = lanes[i];
       tile->runs = reinterpret_cast<const TileRun*>(block.runs);
       tile->k_begin = 0;
@@ -314,6 +316,7 @@ inline void AddCopied(const ConvBlock& block, const LeftPanel* panels, int count
     for (int64_t column = first; column < last; ++column) {
       for (int i = 0; i < count; ++i) {
         TileTask& tile = tiles[i * (last - first) + column - first];
+        tile.drift = block.drift;
         tile.a = scratch->packed[i];
         tile.wide = count == 1 ? &wide : nullptr;
         tile.k_begin = k_begin;
@@ -356,6 +359,7 @@ inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, in
     WidePanel wide = {scratch->alone.wide};
     for (int64_t j = first; j < last; ++j) {
       TileTask& tile = tiles[j - first];
+      tile.drift = block.drift;
       tile.a = packed;
       tile.wide = &wide;
       tile.b = RightPanel(block, panel.group, j, panel.k_begin);
@@ -376,17 +380,46 @@ inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, in
   }
 }
 
+// Of all values of the right operand.
+inline PanelRange RightRange(const ConvBlock& block) {
+  return RangeOf(block.b_range, block.Groups() * block.ColumnPanels(kColumns));
+}
+
+// One way for the whole block, if all its values allow it.
+inline PathChoice ChoiceOf(const ConvBlock& block) {
+  const ConvTask& task = block.task;
+  if (block.num_runs == 0) return {};
+  return ChoosePath(task.accumulator, task.a_spec, task.b_spec, block.source_range,
+                    RightRange(block), task.product.Length(), kSupport);
+}
+
+inline DriftingScale ConvDrift(const ConvBlock& block) {
+  const ConvTask& task = block.task;
+  if (block.RowPanels(kRows) < kFewestDrifting) return {};
+  return FindDrift(task.accumulator, task.a_spec, task.b_spec, block.source_range,
+                   RightRange(block), ChoiceOf(block));
+}
+
+inline void ConvScaleB(const ConvBlock& block, const DriftingScale& to, int64_t begin,
+                       int64_t end) {
+  const int64_t length = block.k_end - block.k_begin, slices = block.Slices();
+  const int64_t together = block.PanelsTogether(kColumns);
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t first = unit / slices * together;
+    const int64_t k = block.k_begin + unit % slices * block.SliceLength();
+    const int64_t rows = Min(block.SliceLength(), block.k_end - k);
+    for (int64_t panel = first; panel < first + together; ++panel) {
+      float* b = block.packed_b + (panel * length + k - block.k_begin) * kColumns;
+      ScaleRows(block.drift, to, k, rows, b, b);
+    }
+  }
+}
+
 inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
   const ConvTask& task = block.task;
   const int64_t row_panels = block.RowPanels(kRows), column_panels = block.ColumnPanels(kColumns);
   const int64_t most = (column_panels + block.column_groups - 1) / block.column_groups;
-  // One way for the whole block, if all its values allow it.
-  PathChoice choice;
-  if (block.num_runs > 0) {
-    const PanelRange right = RangeOf(block.b_range, block.Groups() * column_panels);
-    choice = ChoosePath(task.accumulator, task.a_spec, task.b_spec, block.source_range, right,
-                        task.product.Length(), kSupport);
-  }
+  const PathChoice choice = ChoiceOf(block);
   const bool in_place = block.num_runs > 0 && TakesAnyLayout(choice);
   const bool gradient = task.product.pass == ConvPass::kGradient;
   int64_t together = in_place ? kPanelsTogether : 1;

@@ -50,6 +50,21 @@ struct AccumulatorSpec {
   int64_t chunk = 0;  // 0: none
 };
 
+// Powers of two that sums are kept times, falling from step to step (drifting_scale.h).
+struct DriftingScale {
+  int period = 0;  // of k; 0: sums are kept as they are
+  int drop = 0;    // of the exponent in a step
+  int first = 0;   // a period's first exponent
+
+  LOWPREC_HD bool operator==(const DriftingScale& other) const {
+    return period == other.period && drop == other.drop && first == other.first;
+  }
+  // Before step k.
+  LOWPREC_HD int Exponent(int64_t k) const {
+    return period > 0 ? first - drop * static_cast<int>(k % period) : 0;
+  }
+};
+
 // A matrix to be packed. A panel holds, for each k, the elements of `width` lanes side by side;
 // lanes are rows of the left operand or columns of the right one. Lanes beyond the last are 0.
 struct PackTask {

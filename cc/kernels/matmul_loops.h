@@ -4,11 +4,51 @@
 
 #include <cstdlib>
 
+#include "cc/kernels/drifting_scale.h"
 #include "cc/kernels/matmul.h"
 #include "cc/kernels/pack_loops.h"
 #include "cc/kernels/tile.h"
 
 LOWPREC_BEGIN_NAMESPACE
+
+// The right operand's panels, in blocks of `most`; of sums that drift, copies of a block in their
+// scale.
+class ScaledPanels {
+ public:
+  ScaledPanels(const MatMulTask& task, int64_t most) : task_(task), most_(most) {}
+  ~ScaledPanels() { free(copies_); }
+  ScaledPanels(const ScaledPanels&) = delete;
+
+  // Returns the scale: none where there is no memory for copies.
+  DriftingScale Start(const DriftingScale& drift) {
+    constexpr int64_t kMost = (16 << 20) / sizeof(float);
+    const int64_t size = most_ * task_.k * kColumns;
+    if (drift.period > 0 && size <= kMost) {
+      const size_t bytes = static_cast<size_t>(size) * sizeof(float);
+      copies_ = static_cast<float*>(aligned_alloc(64, (bytes + 63) / 64 * 64));
+      if (copies_ != nullptr) drift_ = drift;
+    }
+    return drift_;
+  }
+  // One of the panels [first, first + count).
+  const float* At(int64_t panel, int64_t first, int64_t count) {
+    const int64_t size = task_.k * kColumns;
+    if (copies_ == nullptr) return task_.b + panel * size;
+    if (first != first_) {
+      first_ = first;
+      for (int64_t i = 0; i < count; ++i) {
+        ScaleRows({}, drift_, 0, task_.k, task_.b + (first + i) * size, copies_ + i * size);
+      }
+    }
+    return copies_ + (panel - first) * size;
+  }
+
+ private:
+  const MatMulTask& task_;
+  int64_t most_, first_ = -1;
+  DriftingScale drift_;
+  float* copies_ = nullptr;
+};
 
 // Tiles of a block of columns, whose panels of b stay in the second-level cache, row by row: tiles
 // that follow each other share a panel of a.
@@ -16,7 +56,8 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
   const int64_t row_tiles = (task.m + kRows - 1) / kRows;
   const int64_t column_tiles = (task.n + kColumns - 1) / kColumns;
   constexpr int64_t kBlockSize = (256 << 10) / sizeof(float);
-  const int64_t most_columns = Max(kBlockSize / (kColumns * Max(task.k, 1)), 1);
+  const int64_t most_columns =
+      Min(Max(kBlockSize / (kColumns * Max(task.k, 1)), 1), Max(column_tiles, 1));
   TileTask tile;
   tile.accumulator = task.accumulator;
   tile.k = tile.k_end = task.k;
@@ -36,6 +77,12 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
     choice = choose(RangeOf(task.a_range, row_tiles), RangeOf(task.b_range, column_tiles));
   }
   const bool all_alike = exact || IsFastest(choice);
+  ScaledPanels panels(task, most_columns);
+  if (!exact && all_alike && end - begin >= kFewestDrifting * most_columns) {
+    tile.drift = panels.Start(FindDrift(
+        task.accumulator, task.a_spec, task.b_spec, RangeOf(task.a_range, row_tiles),
+        RangeOf(task.b_range, column_tiles), choice));
+  }
   for (int64_t i = begin; i < end; ++i) {
     const int64_t block = i / (most_columns * row_tiles), first_column = block * most_columns;
     const int64_t block_columns = Min(most_columns, column_tiles - first_column);
@@ -45,7 +92,7 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
     const int64_t row = row_tile * kRows, column = column_tile * kColumns;
     const int64_t element = row * task.n + column;
     tile.a = task.a + row * task.k;
-    tile.b = task.b + column * task.k;
+    tile.b = panels.At(column_tile, first_column, block_columns);
     tile.rows = static_cast<int>(Min(task.m - row, kRows));
     tile.columns = static_cast<int>(Min(task.n - column, kColumns));
     StartTile(tile, task.index + element, task.n, task.seed, task.stream);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cc/kernels/accumulation_steps.h"
+#include "cc/kernels/drifting_step.h"
 #include "cc/kernels/tile.h"
 
 LOWPREC_BEGIN_NAMESPACE
@@ -95,6 +96,45 @@ inline bool AddTerms(const Step& the_step, const Sums& before, Sums& after, cons
   after.words = words;
   if constexpr (Step::kGuesses > 0) return step.IsInDoubt(doubt);
   return false;
+}
+
+// The same of sums that drift: sums <- sums and `count` terms. `in_period` is the step's place in
+// its period, before and after.
+template <typename Step, typename Shape, typename Left>
+inline void AddDrifting(const Step& step, Sums<Step, Shape>& sums, const Left& left, const float* b,
+                        int64_t count, int64_t& in_period) {
+  using L = typename Step::Lanes;
+  using V = typename L::Vector;
+  static_assert(Shape::kRows % 2 == 0 && Shape::kVectors == 1);
+  V s[Shape::kSums];
+  ForEach<Shape::kSums>([&](auto i) { s[i] = sums.s[i]; });
+  constexpr bool kToZero = kCountsToZero<Left>;
+  const int64_t end = kToZero ? 0 : count;
+  int64_t place = in_period;
+  for (int64_t at = end - count; at != end; ++at, b += kColumns) {
+    const int64_t last = Min(at + step.period - 1 - place, end);
+    place += last - at;
+    for (; at != last; ++at, b += kColumns) {
+      const int64_t i = kToZero ? at + count : at;
+      const V right = L::Load(b);
+      ForEach<Shape::kRows / 2>([&](auto pair) {
+        constexpr int kRow = 2 * decltype(pair)::value;
+        step.RoundPair(s[kRow], s[kRow + 1], L::Set(left(kRow, i)), L::Set(left(kRow + 1, i)),
+                       right);
+      });
+    }
+    if (at == end) break;
+    place = 0;
+    const int64_t i = kToZero ? at + count : at;
+    const V right = L::Load(b);
+    ForEach<Shape::kRows / 2>([&](auto pair) {
+      constexpr int kRow = 2 * decltype(pair)::value;
+      step.RoundPairUp(s[kRow], s[kRow + 1], L::Set(left(kRow, i)), L::Set(left(kRow + 1, i)),
+                       right);
+    });
+  }
+  in_period = place;
+  ForEach<Shape::kSums>([&](auto i) { sums.s[i] = s[i]; });
 }
 
 // The same by the step that never guesses. Seldom called.
@@ -215,6 +255,15 @@ LOWPREC_HD void AddChunk(const Chunk& step, Sums<Step, Shape>& sums, float* tota
   ForEach<Shape::kSums>([&](auto i) { sums.s[i] = L::Set(0); });
 }
 
+template <typename Step>
+Step MakeStep(const TileTask& tile) {
+  if constexpr (Step::kDrifts) {
+    return Step(tile.drift);
+  } else {
+    return Step(tile.accumulator);
+  }
+}
+
 // Steps k_begin to k_end of a tile, Shape's rows of it at a time; noinline keeps it within a
 // rounding mode's scope.
 template <typename Step, typename Shape, LeftLayout kLayout>
@@ -222,10 +271,11 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
   using L = typename Step::Lanes;
   constexpr int kVectors = Shape::kVectors, kWidth = kVectors * L::kLanes;
   constexpr int kParts = kColumns / kWidth;
-  const Step step(tile.accumulator);
-  const typename Step::Careful careful(tile.accumulator);
+  const Step step = MakeStep<Step>(tile);
+  const typename Step::Careful careful = MakeStep<typename Step::Careful>(tile);
   const typename Step::Chunk chunk_step(tile.accumulator);
   const int64_t chunk = tile.accumulator.chunk;
+  constexpr bool kDrifts = Step::kDrifts;
   constexpr bool kWidens = kLayout == LeftLayout::kPacked && sizeof(typename L::Bits) == 8;
   [[maybe_unused]] const double* wide = nullptr;
   if constexpr (kWidens) wide = Widened(tile);
@@ -244,6 +294,13 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
       sum = L::Load(&tile.sums[row][column]);
       if constexpr (kRandom<Step>) state.x = L::LoadBits(&tile.states[row][column]);
     });
+    [[maybe_unused]] int64_t in_period = kDrifts ? tile.k_begin % tile.drift.period : 0;
+    // Into the scale of a step of the period, or out of it.
+    [[maybe_unused]] const auto scale = [&](int sign) {
+      const typename L::Vector power = L::Set(PowerOfTwo(sign * tile.drift.Exponent(in_period)));
+      ForEach<Shape::kSums>([&](auto i) { sums[0].s[i] = L::Product(sums[0].s[i], power); });
+    };
+    if constexpr (kDrifts) scale(1);
     if constexpr (std::is_same_v<typename Step::Words, NextWords>) {
       sums[0].words.at = tile.history->Next(top / Shape::kRows);
     }
@@ -287,25 +344,34 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
         }
         if constexpr (kLayout == LeftLayout::kPacked) {
           const float* a = tile.a + (k - tile.k_begin) * kRows + top;
-          StepTerms(
-              step, careful, sums, [a](int row, int64_t i) { return a[i * kRows + row]; }, b,
-              end - k);
+          const auto left = [a](int row, int64_t i) { return a[i * kRows + row]; };
+          if constexpr (kDrifts) {
+            AddDrifting(step, sums[0], left, b, end - k, in_period);
+          } else {
+            StepTerms(step, careful, sums, left, b, end - k);
+          }
           k = end;
         } else {
           const int64_t stop = Min(end, run->k_end), from = k - run->k_begin;
           LanesApart<Shape::kRows> left;
           ForEach<Shape::kRows>(
               [&](auto row) { left.lanes[row] = tile.lanes[top + row] + run->offset + from; });
-          StepTerms(step, careful, sums, left, b, stop - k);
+          if constexpr (kDrifts) {
+            AddDrifting(step, sums[0], left, b, stop - k, in_period);
+          } else {
+            StepTerms(step, careful, sums, left, b, stop - k);
+          }
           k = stop;
           if (k == run->k_end) ++run;
         }
       }
       if (chunk <= 0 || (end != chunk_end && end != tile.k)) continue;
+      if constexpr (kDrifts) scale(-1);
       for (int part = 0; part < kParts; ++part) {
         AddChunk(chunk_step, sums[part], &tile.totals[top][part * kWidth]);
       }
     }
+    if constexpr (kDrifts) scale(-1);
     for_each_sum([&](auto& sum, auto& state, int row, int column) {
       L::Store(&tile.sums[row][column], sum);
       if constexpr (kRandom<Step>) L::StoreBits(&tile.states[row][column], state.x);

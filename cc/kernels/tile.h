@@ -32,6 +32,7 @@ struct TileTask {
   const float* a = nullptr;                      // of RunTile: [k_end - k_begin][kRows]
   WidePanel* wide = nullptr;                     // for `a`; none where it may be too large
   RandomHistory* history = nullptr;              // of stochastic accumulators; or none
+  DriftingScale drift;                           // of `b`'s rows; none for most paths
   const float* b = nullptr;                      // [k_end - k_begin][kColumns]
   StepBounds a_bounds, b_bounds;                 // of `a` and `b`, or none
   int64_t k_begin = 0, k_end = 0;                // what of k is to be added now

@@ -160,6 +160,7 @@ inline void RunFastTile(TileTask& tile, const PathChoice& choice) {
 #endif
   switch (choice.path) {
     case AccumulationPath::kNearest:
+      if (tile.drift.period > 0) return RunSteps<DriftingStep, FloatShape, kLayout>(tile);
       return AllowsScaled(FloatLanes::kMantissaBits, m)
                  ? RunSteps<NearestStep<FloatLanes, kScaled, false>, FloatShape, kLayout>(tile)
                  : RunSteps<NearestStep<FloatLanes, kVeltkamp, false>, FloatShape, kLayout>(tile);

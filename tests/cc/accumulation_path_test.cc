@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "cc/kernels/accumulation_steps.h"
+#include "cc/kernels/drifting_scale.h"
 #include "gtest/gtest.h"
 #include "tests/cc/accumulate_inputs.h"
 #include "tests/cc/accumulate_oracle.h"
@@ -111,17 +112,24 @@ TEST(RoundingFewTwice, IsWrongJustBeyond) {
   EXPECT_FALSE(RoundsFewTwiceRight({10, 4, 5, 0}, 10));
 }
 
-// Whether NearestMethod::kScaled, or kVeltkamp, rounds every t of M + 1 bits to m + 1.
-bool ScalesRight(int lanes_mantissa_bits, int m, bool veltkamp) {
-  const int drop = lanes_mantissa_bits - m;
+// How a sum t of M + 1 bits is rounded to m + 1, with d = M - m.
+enum class Method { kScaled, kVeltkamp, kDrifting };
+
+// Whether a method rounds every t.
+bool RoundsRight(int lanes_mantissa_bits, int m, Method method) {
+  const int drop = lanes_mantissa_bits - m, bits = lanes_mantissa_bits + 1;
   const uint64_t first = uint64_t{1} << lanes_mantissa_bits;
   for (uint64_t t = first; t < 2 * first; ++t) {
     Comparisons::Add(1);
-    uint64_t y = t << drop;
-    if (veltkamp) y = RoundInteger(y + t, lanes_mantissa_bits + 1, 0);
-    if (y - RoundInteger(y - t, lanes_mantissa_bits + 1, 0) != RoundInteger(t, m + 1, 0)) {
-      return false;
+    const uint64_t scaled = t << drop;
+    uint64_t sum = 0;
+    if (method == Method::kDrifting) {  // t, y and the sum 2^d times what they are there
+      sum = scaled - RoundInteger(scaled - t, bits, 0);
+    } else {
+      const uint64_t y = method == Method::kScaled ? scaled : RoundInteger(scaled + t, bits, 0);
+      sum = y - RoundInteger(y - t, bits, 0);
     }
+    if (sum != RoundInteger(t, m + 1, 0)) return false;
   }
   return true;
 }
@@ -129,21 +137,27 @@ bool ScalesRight(int lanes_mantissa_bits, int m, bool veltkamp) {
 TEST(ScaledRounding, IsRightWhereAllowed) {
   for (int lanes = 3; lanes <= 14; ++lanes) {
     for (int m = 0; AllowsScaled(lanes, m); ++m) {
-      EXPECT_TRUE(ScalesRight(lanes, m, false)) << "M " << lanes << " m " << m;
+      EXPECT_TRUE(RoundsRight(lanes, m, Method::kScaled)) << "M " << lanes << " m " << m;
+      EXPECT_TRUE(RoundsRight(lanes, m, Method::kDrifting)) << "drifting, M " << lanes << " m " << m;
     }
     for (int m = 0; m < lanes; ++m) {
-      EXPECT_TRUE(ScalesRight(lanes, m, true)) << "Veltkamp, M " << lanes << " m " << m;
+      EXPECT_TRUE(RoundsRight(lanes, m, Method::kVeltkamp)) << "Veltkamp, M " << lanes << " m " << m;
     }
   }
   for (int m = 0; AllowsScaled(23, m); ++m) {
-    EXPECT_TRUE(ScalesRight(23, m, false)) << "float32, m " << m;
+    EXPECT_TRUE(RoundsRight(23, m, Method::kScaled)) << "float32, m " << m;
+    EXPECT_TRUE(RoundsRight(23, m, Method::kDrifting)) << "drifting, float32, m " << m;
   }
-  for (int m = 0; m < 23; ++m) EXPECT_TRUE(ScalesRight(23, m, true)) << "float32, m " << m;
+  for (int m = 0; m < 23; ++m) {
+    EXPECT_TRUE(RoundsRight(23, m, Method::kVeltkamp)) << "Veltkamp, float32, m " << m;
+  }
 }
 
 TEST(ScaledRounding, IsWrongBeyond) {
-  EXPECT_FALSE(ScalesRight(11, 5, false));
-  EXPECT_FALSE(ScalesRight(23, 11, false));
+  EXPECT_FALSE(RoundsRight(11, 5, Method::kScaled));
+  EXPECT_FALSE(RoundsRight(23, 11, Method::kScaled));
+  EXPECT_FALSE(RoundsRight(11, 5, Method::kDrifting));
+  EXPECT_FALSE(RoundsRight(23, 11, Method::kDrifting));
 }
 
 // A choice for operands of so many bits, whose values spread over 120 binades.

@@ -116,9 +116,9 @@ inline void OneThread(int64_t total, int64_t, const std::function<void(int64_t, 
 
 // By the CPU's kernels, for the fastest instruction set.
 inline std::vector<float> OnCpu(const ConvProblem& p, const ConvBudget& budget = ConvBudget(),
-                                const ParallelFor& parallel_for = OneThread, int threads = 1) {
+                                const ParallelFor& parallel_for = OneThread, int threads = 1,
+                                const Conv2D& cpu = ChooseConv2D()) {
   const ScopedDenormals denormals;
-  const Conv2D cpu = ChooseConv2D();
   std::vector<float> c(p.Size());
   ConvTask task;
   task.product = p.product;

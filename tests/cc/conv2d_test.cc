@@ -1,4 +1,5 @@
 // Convolutions cut into blocks and shared out to threads give the bits of one block on one thread.
+#include <atomic>
 #include <thread>
 
 #include "tests/cc/conv2d_problem.h"
@@ -62,6 +63,53 @@ TEST(Conv2D, GathersInPlaceTheBitsOfPackedOperands) {
       const ConvBudget packed = {1, 1 << 20, 1 << 20};
       ExpectSameBits(OnCpu(p), OnCpu(p, packed), p);
       ExpectSameBits(OnCpu(p, ConvBudget(), ThreeThreads, 3), OnCpu(p, packed), p);
+      if (HasFailure()) return;
+    }
+  }
+}
+
+std::atomic<int> scalings{0};
+
+// The kernel, which counts how often the right operand is scaled.
+Conv2D Counting() {
+  Conv2D kernel = ChooseConv2D();
+  kernel.scale_b = [](const ConvBlock& block, const DriftingScale& to, int64_t begin, int64_t end) {
+    ++scalings;
+    ChooseConv2D().scale_b(block, to, begin, end);
+  };
+  return kernel;
+}
+
+// Sums that drift, in blocks that go on where others ended. An image of other magnitude has another
+// scale, or none.
+TEST(Conv2D, DriftingSums) {
+  Inputs inputs(9);
+  for (int i = 0; i < (IsLong() ? 200 : 12); ++i) {
+    for (const ConvPass pass : kPasses) {
+      ConvProblem p;
+      p.product.pass = pass;
+      WindowAxis axis = {};
+      axis.filter = 3;
+      axis.stride = axis.dilation = 1;
+      axis.in = inputs.Between(8, 13);
+      axis.same = true;
+      p.product.shape = ShapeOf(axis, axis, 3, 1, inputs.Between(12, 20), inputs.Between(8, 20));
+      p.accumulator.exponent_bits = 8;
+      p.accumulator.mantissa_bits = inputs.Between(7, 10);
+      const int64_t chunks[] = {0, 1, 5, 64};
+      p.accumulator.chunk = inputs.OneOf(chunks);
+      p.spec = {4, -140};
+      FillOperands(inputs, inputs.Between(-30, 10), /*specials=*/false, &p);
+      const float factors[] = {1, 0x1p20f, 0x1p-30f, 0x1p50f, 0};
+      const float factor = inputs.OneOf(factors);
+      for (size_t j = 2 * p.a.size() / 3; j < p.a.size(); ++j) p.a[j] *= factor;
+      // Without room for a padded image, panels are packed, and nothing drifts.
+      const std::vector<float> want = OnCpu(p, {1, 1 << 20, 1 << 20});
+      scalings = 0;
+      ExpectSameBits(OnCpu(p, ConvBudget(), OneThread, 1, Counting()), want, p);
+      EXPECT_GT(scalings, 0) << p;
+      const ConvBudget little = {20000, 20000, 200000};
+      ExpectSameBits(OnCpu(p, little, ThreeThreads, 3, Counting()), want, p);
       if (HasFailure()) return;
     }
   }

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cc/kernels/accumulation_path.h"
+#include "cc/kernels/drifting_scale.h"
 #include "cc/kernels/random_history.h"
 #include "gtest/gtest.h"
 #include "tests/cc/accumulate_inputs.h"
@@ -193,6 +194,75 @@ TEST_P(MatMulTest, SumsWithoutMantissaOverflowByTies) {
   p.a = {0x3FE00000u, 0x3FE00000u, 0x3FE00000u};  // 1.75
   p.b = p.a;
   Check(p);
+}
+
+// Sums of enough tiles drift, wherever in the range of float32 their operands are. Chunks and sums
+// end anywhere in a period.
+TEST_P(MatMulTest, DriftingSums) {
+  int drift = 0, tried = 0;
+  for (int m = 0; m <= 11; ++m) {
+    for (const int64_t chunk : {0, 1, 7, 8, 64}) {
+      for (int i = 0; i < Rounds(3); ++i) {
+        Problem p;
+        p.m = 3 * kernel_.rows - 1;
+        p.n = kernel_.columns + 1;
+        p.k = inputs_.OneIn(3) ? 70 : inputs_.Between(1, 20);
+        p.SetFormat({8, m, Specials::kIeee, inputs_.OneIn(4), true});
+        p.accumulator.chunk = chunk;
+        const OperandFormat f = {"f", inputs_.Between(1, 4), -100, 100, false, -103};
+        // Of products: seldom too wide for any period.
+        const int width = inputs_.OneIn(2) ? inputs_.Between(0, 12) : inputs_.Between(60, 160);
+        const int high = inputs_.Between(width - 105, 92);
+        const int a_width = inputs_.Between(0, width), b_width = width - a_width;
+        const int a_high = high / 2 + inputs_.Between(-15, 15), b_high = high - a_high;
+        FillRandom(inputs_, f, f, {a_high, a_width, b_high, b_width}, &p);
+        if (inputs_.OneIn(3)) MakeCancel(inputs_, &p);
+        if (inputs_.OneIn(4)) std::fill_n(p.a.begin(), p.k, 0x80000000u);  // a row of -0
+        if (!Check(p)) return;
+        Product product(kernel_, p);
+        product.Pack();
+        drift += product.Drift(GetParam().support).period > 0;
+        tried += AllowsScaled(23, m);
+        // Two threads: one has too few tiles for that.
+        const int64_t tiles = product.Tiles(), first = inputs_.Between(0, static_cast<int>(tiles));
+        product.Multiply(0, first);
+        product.Multiply(first, tiles);
+        Product whole(kernel_, p);
+        whole.All();
+        ASSERT_EQ(product.Bits(), whole.Bits()) << p << ", " << first << " tiles first";
+      }
+    }
+  }
+  EXPECT_GE(drift, tried / 2) << "of " << tried;
+  EXPECT_LE(drift, tried);
+}
+
+// Sums next to powers of two, where the factor of a drifting step takes them to another binade.
+TEST_P(MatMulTest, DriftingSumsNextToPowersOfTwo) {
+  for (int m = 1; m <= 10; ++m) {
+    const int bits = m < 5 ? 1 : 3;  // of products few enough for float32
+    for (int i = 0; i < Rounds(8); ++i) {
+      Problem p;
+      p.m = 3 * kernel_.rows;
+      p.n = kernel_.columns;
+      p.k = 2;
+      p.SetFormat({8, m, Specials::kIeee, false, true});
+      p.a_spec = p.b_spec = {bits, -40};
+      p.Resize();
+      for (int64_t row = 0; row < p.m; ++row) {
+        p.a[2 * row] = ToBits<float>(inputs_.OneIn(2) ? 1.0f : -1.0f);
+        p.a[2 * row + 1] = inputs_.Value(-inputs_.Between(m, 26), inputs_.OneIn(2) ? 1 : bits);
+      }
+      for (int64_t column = 0; column < p.n; ++column) {
+        p.b[column] = ToBits<float>(1.0f);
+        p.b[p.n + column] = inputs_.Value(inputs_.Between(-1, 1), bits);
+      }
+      if (!Check(p)) return;
+      Product product(kernel_, p);
+      product.Pack();
+      ASSERT_GT(product.Drift(GetParam().support).period, 0) << p;
+    }
+  }
 }
 
 // Few random bits are cut with the sum's last ones: what is cut of both may still carry.

@@ -2,6 +2,7 @@
 #ifndef TF_LOWPREC_TESTS_CC_MATMUL_PROBLEM_H_
 #define TF_LOWPREC_TESTS_CC_MATMUL_PROBLEM_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +13,7 @@
 
 #include "cc/kernels/accumulation_path.h"
 #include "cc/kernels/cpu_features.h"
+#include "cc/kernels/drifting_scale.h"
 #include "cc/kernels/matmul.h"
 #include "tests/cc/accumulate_inputs.h"
 #include "tests/cc/accumulate_oracle.h"
@@ -169,6 +171,16 @@ class Product {
   std::vector<float> Values() const { return {c_.begin(), c_.end() - 1}; }
   bool WroteBeyond() const { return c_.back() != 12345.0f; }
 
+  // Of sums, if there are enough tiles.
+  DriftingScale Drift(const PathSupport& support) const {
+    PanelRange left, right;
+    for (const PanelRange& range : left_.ranges) Widen(range, &left);
+    for (const PanelRange& range : right_.ranges) Widen(range, &right);
+    const PathChoice choice = ChoosePath(task_.accumulator, task_.a_spec, task_.b_spec, left, right,
+                                         task_.k, support);
+    return FindDrift(task_.accumulator, task_.a_spec, task_.b_spec, left, right, choice);
+  }
+
   // Of each tile, in the order of Multiply, as the kernel chooses it.
   std::vector<PathChoice> Paths(const PathSupport& support) const {
     std::vector<PathChoice> paths;
@@ -182,6 +194,11 @@ class Product {
   }
 
  private:
+  static void Widen(const PanelRange& by, PanelRange* range) {
+    range->max_bits = std::max(range->max_bits, by.max_bits);
+    range->min_bits_minus_1 = std::min(range->min_bits_minus_1, by.min_bits_minus_1);
+  }
+
   const MatMul& kernel_;
   PackedOperand left_, right_;
   std::vector<float> c_;
