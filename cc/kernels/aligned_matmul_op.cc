@@ -1,5 +1,5 @@
 // CPU OpKernel of Lowprec>AlignedMatMul: checks, threads; the loops are in aligned_matmul_loops.h.
-#include <memory>
+#include <atomic>
 
 #include "cc/kernels/aligned_matmul.h"
 #include "cc/kernels/op_threads.h"
@@ -21,27 +21,26 @@ using ::tensorflow::TensorShape;
 // Memory of one batch entry's packed operands.
 class Packed {
  public:
-  explicit Packed(const AlignedMatMulTask& task)
-      : a_(task.m * task.k),
-        b_(task.Panels() * task.k * AlignedMatMulTask::kLanes),
-        floats_(new float[a_ + b_]),
-        exponents_(new int8_t[a_ + b_]),
-        special_(new uint8_t[task.m + task.Panels()]) {}
-
-  void Lend(AlignedMatMulTask* task) const {
-    task->packed_a = floats_.get();
-    task->packed_b = floats_.get() + a_;
-    task->a_exponents = exponents_.get();
-    task->b_exponents = exponents_.get() + a_;
-    task->a_is_special = special_.get();
-    task->b_is_special = special_.get() + task->m;
+  absl::Status Allocate(OpKernelContext* ctx, const AlignedMatMulTask& task) {
+    a_ = task.m * task.k;
+    const int64_t size = a_ + task.Panels() * task.k * AlignedMatMulTask::kLanes;
+    TF_RETURN_IF_ERROR(ctx->allocate_temp(::tensorflow::DT_FLOAT, TensorShape({size}), &floats_));
+    TF_RETURN_IF_ERROR(ctx->allocate_temp(::tensorflow::DT_INT8, TensorShape({size}), &exponents_));
+    return ctx->allocate_temp(::tensorflow::DT_UINT8, TensorShape({task.m + task.Panels()}),
+                              &special_);
+  }
+  void Lend(AlignedMatMulTask* task) {
+    task->packed_a = floats_.flat<float>().data();
+    task->packed_b = task->packed_a + a_;
+    task->a_exponents = exponents_.flat<int8_t>().data();
+    task->b_exponents = task->a_exponents + a_;
+    task->a_is_special = special_.flat<uint8_t>().data();
+    task->b_is_special = task->a_is_special + task->m;
   }
 
  private:
-  const int64_t a_, b_;
-  std::unique_ptr<float[]> floats_;
-  std::unique_ptr<int8_t[]> exponents_;
-  std::unique_ptr<uint8_t[]> special_;
+  int64_t a_ = 0;
+  Tensor floats_, exponents_, special_;
 };
 
 class AlignedMatMulOp : public OpKernel {
@@ -102,8 +101,7 @@ class AlignedMatMulOp : public OpKernel {
                         b.shape().DebugString(), " do not match (transpose_a=", task.transpose_a,
                         ", transpose_b=", task.transpose_b, ")"));
     TensorShape shape = broadcast.output_batch_shape();
-    shape.AddDim(task.m);
-    shape.AddDim(task.n);
+    OP_REQUIRES_OK(ctx, AddDims({task.m, task.n}, &shape));
     Tensor* product = nullptr;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, shape, &product));
     if (product->NumElements() == 0) return;
@@ -121,8 +119,13 @@ class AlignedMatMulOp : public OpKernel {
     };
     const int64_t batches = broadcast.output_batch_size();
     if (batches > 1) {  // each entry is one thread's
+      std::atomic<bool> out_of_memory{false};
       RunSharded(ctx, batches, task.m * task.n * (task.k + 8), [&](int64_t begin, int64_t end) {
-        const Packed packed(task);
+        Packed packed;
+        if (!packed.Allocate(ctx, task).ok()) {
+          out_of_memory = true;
+          return;
+        }
         for (int64_t batch = begin; batch < end; ++batch) {
           AlignedMatMulTask part = entry(batch);
           packed.Lend(&part);
@@ -131,10 +134,13 @@ class AlignedMatMulOp : public OpKernel {
           kernel_.multiply(part, 0, AlignedMatMul::Tiles(part));
         }
       });
+      OP_REQUIRES(ctx, !out_of_memory,
+                  absl::ResourceExhaustedError("out of memory for a thread's packed operands"));
       return;
     }
     AlignedMatMulTask part = entry(0);
-    const Packed packed(part);
+    Packed packed;
+    OP_REQUIRES_OK(ctx, packed.Allocate(ctx, part));
     packed.Lend(&part);
     RunSharded(ctx, part.m, part.k * 3,
                [&](int64_t begin, int64_t end) { kernel_.pack_a(part, begin, end); });

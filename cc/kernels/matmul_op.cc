@@ -55,8 +55,7 @@ class MatMulOpBase : public OpKernel {
                                 b.shape().DebugString(), " do not match (transpose_a=",
                                 transpose_a_, ", transpose_b=", transpose_b_, ")"));
     TensorShape shape = broadcast.output_batch_shape();
-    shape.AddDim(task.m);
-    shape.AddDim(task.n);
+    OP_REQUIRES_OK(ctx, AddDims({task.m, task.n}, &shape));
     OP_REQUIRES_OK(ctx, ReadRandomBits(ctx, shape, &task));
     Tensor* product = nullptr;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, shape, &product));
@@ -83,7 +82,7 @@ class MatMulOpBase : public OpKernel {
     TF_RETURN_IF_ERROR(ctx->input_list("random_bits", &random_bits));
     if (random_bits.size() == 0) return absl::OkStatus();
     TensorShape shape = output;
-    shape.AddDim(task->Steps());
+    TF_RETURN_IF_ERROR(AddDims({task->Steps()}, &shape));
     if (random_bits[0].shape() != shape) {
       return InvalidArgument("random_bits must have shape ", shape.DebugString(),
                              " (the product's, and a value for each k and each chunk), got ",

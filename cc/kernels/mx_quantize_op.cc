@@ -21,16 +21,26 @@ using ::tensorflow::TensorShape;
 constexpr uint8_t kNanScale = 255;
 constexpr int kScaleBias = 127;
 
-// floor(log2 |x|) of a finite float's bits without the sign, not 0.
-int FloorLog2(uint32_t magnitude) {
-  if (magnitude >= 1u << 23) return static_cast<int>(magnitude >> 23) - 127;
+// floor(log2 |x|) of the bits of a finite number without the sign, not 0.
+template <typename T>
+int FloorLog2(typename Carrier<T>::UInt magnitude) {
+  constexpr int kBits = Carrier<T>::kMantissaBits, kBias = Carrier<T>::kBias;
+  const int exponent = static_cast<int>(magnitude >> kBits);
+  if (exponent > 0) return exponent - kBias;
   int top = 0;
   while ((magnitude >> top) > 1) ++top;
-  return top - 149;
+  return top + 1 - kBias - kBits;
 }
 
+// What has no scale: infinities, NaN, and what is as far beyond float32 as they are.
+template <typename T>
+constexpr typename Carrier<T>::UInt kBeyond = static_cast<typename Carrier<T>::UInt>(
+                                                  Carrier<T>::kBias + 128)
+                                              << Carrier<T>::kMantissaBits;
+
+template <typename T>
 struct MxTask {
-  const float* x;
+  const T* x;
   float* y;
   uint8_t* scales;
   int64_t length, inner, block, blocks;  // x: [outer, length, inner]
@@ -41,9 +51,11 @@ struct MxTask {
 };
 
 // Units [begin, end): (outer index, block), the block running fastest.
-template <Rounding kRounding, bool kGapAtZero>
-void QuantizeBlocks(const MxTask& task, int64_t begin, int64_t end) {
-  std::vector<uint32_t> largest(task.inner);
+template <typename T, Rounding kRounding, bool kGapAtZero>
+void QuantizeBlocks(const MxTask<T>& task, int64_t begin, int64_t end) {
+  using Bits = typename Carrier<T>::UInt;
+  constexpr Bits kMagnitude = static_cast<Bits>(~Bits{0}) >> 1;
+  std::vector<Bits> largest(task.inner);
   std::vector<double> scale(task.inner);
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t outer = unit / task.blocks, first = unit % task.blocks * task.block;
@@ -51,19 +63,19 @@ void QuantizeBlocks(const MxTask& task, int64_t begin, int64_t end) {
     const int64_t start = outer * task.length * task.inner;
     std::fill(largest.begin(), largest.end(), 0);
     for (int64_t j = first; j < last; ++j) {
-      const float* row = task.x + start + j * task.inner;
+      const T* row = task.x + start + j * task.inner;
       for (int64_t i = 0; i < task.inner; ++i) {
-        largest[i] = std::max(largest[i], ToBits<float>(row[i]) & 0x7FFFFFFFu);
+        largest[i] = std::max(largest[i], ToBits<T>(row[i]) & kMagnitude);
       }
     }
     for (int64_t i = 0; i < task.inner; ++i) {
       uint8_t& code = task.scales[unit * task.inner + i];
-      if (largest[i] >= Carrier<float>::kInf) {
+      if (largest[i] >= kBeyond<T>) {
         code = kNanScale;
       } else if (largest[i] == 0) {
         code = 0;
       } else {
-        const int exponent = FloorLog2(largest[i]) - task.max_exponent;
+        const int exponent = FloorLog2<T>(largest[i]) - task.max_exponent;
         code = static_cast<uint8_t>(std::max(exponent, -kScaleBias) + kScaleBias);
       }
       scale[i] = FromBits<double>(static_cast<uint64_t>(1023 - kScaleBias + code) << 52);
@@ -71,7 +83,7 @@ void QuantizeBlocks(const MxTask& task, int64_t begin, int64_t end) {
     for (int64_t j = first; j < last; ++j) {
       const int64_t at = start + j * task.inner;
       for (int64_t i = 0; i < task.inner; ++i) {
-        if (largest[i] >= Carrier<float>::kInf) {
+        if (largest[i] >= kBeyond<T>) {
           task.y[at + i] = FromBits<float>(kCanonicalNan);
           continue;
         }
@@ -88,26 +100,29 @@ void QuantizeBlocks(const MxTask& task, int64_t begin, int64_t end) {
   }
 }
 
-using QuantizeBlocksFn = void (*)(const MxTask& task, int64_t begin, int64_t end);
+template <typename T>
+using QuantizeBlocksFn = void (*)(const MxTask<T>& task, int64_t begin, int64_t end);
 
-QuantizeBlocksFn Choose(Rounding rounding, bool gap) {
+template <typename T>
+QuantizeBlocksFn<T> Choose(Rounding rounding, bool gap) {
   switch (rounding) {
     case Rounding::kNearestUp:
-      return gap ? QuantizeBlocks<Rounding::kNearestUp, true>
-                 : QuantizeBlocks<Rounding::kNearestUp, false>;
+      return gap ? QuantizeBlocks<T, Rounding::kNearestUp, true>
+                 : QuantizeBlocks<T, Rounding::kNearestUp, false>;
     case Rounding::kStochastic:
-      return gap ? QuantizeBlocks<Rounding::kStochastic, true>
-                 : QuantizeBlocks<Rounding::kStochastic, false>;
+      return gap ? QuantizeBlocks<T, Rounding::kStochastic, true>
+                 : QuantizeBlocks<T, Rounding::kStochastic, false>;
     case Rounding::kTowardZero:
-      return gap ? QuantizeBlocks<Rounding::kTowardZero, true>
-                 : QuantizeBlocks<Rounding::kTowardZero, false>;
+      return gap ? QuantizeBlocks<T, Rounding::kTowardZero, true>
+                 : QuantizeBlocks<T, Rounding::kTowardZero, false>;
     case Rounding::kNearestEven:
       break;
   }
-  return gap ? QuantizeBlocks<Rounding::kNearestEven, true>
-             : QuantizeBlocks<Rounding::kNearestEven, false>;
+  return gap ? QuantizeBlocks<T, Rounding::kNearestEven, true>
+             : QuantizeBlocks<T, Rounding::kNearestEven, false>;
 }
 
+template <typename T>
 class QuantizeMxOp : public OpKernel {
  public:
   explicit QuantizeMxOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
@@ -128,17 +143,18 @@ class QuantizeMxOp : public OpKernel {
     task_.stream = static_cast<uint64_t>(stream);
     task_.rounder = MakeFloatRounder<double>(format.floating, rounding);
     task_.max_exponent =
-        FloorLog2(ToBits<float>(FloatFromCode(format.floating, FloatMaxCode(format.floating))));
-    quantize_ = Choose(rounding, HasGapAtZero(format.floating));
+        FloorLog2<float>(ToBits<float>(FloatFromCode(format.floating, FloatMaxCode(format.floating))));
+    quantize_ = Choose<T>(rounding, HasGapAtZero(format.floating));
   }
 
   void Compute(OpKernelContext* ctx) override {
     const Tensor& x = ctx->input(0);
-    const int rank = x.dims(), axis = static_cast<int>(axis_ < 0 ? axis_ + rank : axis_);
+    const int rank = x.dims();
     OP_REQUIRES(
-        ctx, axis >= 0 && axis < rank,
+        ctx, axis_ >= -rank && axis_ < rank,
         InvalidArgument("axis = ", axis_, " is outside x of shape ", x.shape().DebugString()));
-    MxTask task = task_;
+    const int axis = static_cast<int>(axis_ < 0 ? axis_ + rank : axis_);
+    MxTask<T> task = task_;
     uint32_t key[2];
     OP_REQUIRES_OK(ctx, ReadSeed(ctx->input(1), key));
     task.key = {key[0], key[1]};
@@ -154,7 +170,7 @@ class QuantizeMxOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, x.shape(), &y));
     OP_REQUIRES_OK(ctx, ctx->allocate_output(1, scales_shape, &scales));
     if (x.NumElements() == 0) return;
-    task.x = x.flat<float>().data();
+    task.x = x.flat<T>().data();
     task.y = y->flat<float>().data();
     task.scales = scales->flat<uint8_t>().data();
     RunSharded(ctx, outer * task.blocks, task.inner * std::min(task.block, task.length) * 20,
@@ -163,12 +179,17 @@ class QuantizeMxOp : public OpKernel {
 
  private:
   int64_t axis_ = -1;
-  MxTask task_{};
-  QuantizeBlocksFn quantize_ = nullptr;
+  MxTask<T> task_{};
+  QuantizeBlocksFn<T> quantize_ = nullptr;
 };
 
-REGISTER_KERNEL_BUILDER(Name("Lowprec>QuantizeMx").Device(DEVICE_CPU).HostMemory("seed"),
-                        QuantizeMxOp);
+#define REGISTER(T)                                                                          \
+  REGISTER_KERNEL_BUILDER(                                                                   \
+      Name("Lowprec>QuantizeMx").Device(DEVICE_CPU).TypeConstraint<T>("T").HostMemory("seed"), \
+      QuantizeMxOp<T>)
+REGISTER(float);
+REGISTER(double);
+#undef REGISTER
 
 }  // namespace
 }  // namespace tf_lowprec

@@ -8,6 +8,7 @@
 #endif
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 
 #include "absl/status/status.h"
@@ -59,6 +60,13 @@ inline QuantizeTask MakeQuantizeTask(const Format& format, Rounding rounding, in
   task.rounding = static_cast<int>(rounding);
   task.stream = static_cast<uint64_t>(stream);
   return task;
+}
+
+// Adds axes to a shape, whose elements may then be too many to count: an error.
+inline absl::Status AddDims(std::initializer_list<int64_t> sizes,
+                            ::tensorflow::TensorShape* shape) {
+  for (const int64_t size : sizes) TF_RETURN_IF_ERROR(shape->AddDimWithStatus(size));
+  return absl::OkStatus();
 }
 
 // The seed lives in host memory on every device.

@@ -47,15 +47,14 @@ class WideMatMulOpBase : public OpKernel {
     int64_t batches = 1;
     for (int axis = 0; axis < rank - 2; ++axis) {
       match = match && a.dim_size(axis) == b.dim_size(axis);
-      shape.AddDim(a.dim_size(axis));
+      OP_REQUIRES_OK(ctx, AddDims({a.dim_size(axis)}, &shape));
       batches *= a.dim_size(axis);
     }
     OP_REQUIRES(ctx, match,
                 InvalidArgument("a of shape ", a.shape().DebugString(), " and b of shape ",
                                 b.shape().DebugString(), " do not match (transpose_a=",
                                 task.transpose_a, ", transpose_b=", task.transpose_b, ")"));
-    shape.AddDim(task.m);
-    shape.AddDim(task.n);
+    OP_REQUIRES_OK(ctx, AddDims({task.m, task.n}, &shape));
     Tensor* product = nullptr;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, shape, &product));
     if (product->NumElements() == 0) return;

@@ -35,10 +35,11 @@ absl::Status QuantizeMxShape(InferenceContext* c) {
 }
 
 REGISTER_OP("Lowprec>QuantizeMx")
-    .Input("x: float")
+    .Input("x: T")
     .Input("seed: Tseed")
     .Output("y: float")
     .Output("scales: uint8")
+    .Attr("T: {float, double} = DT_FLOAT")
     .Attr("Tseed: {int32, int64} = DT_INT32")
     .Attr("element: string")
     .Attr("axis: int = -1")
@@ -52,7 +53,8 @@ Rounds blocks of x to elements with a shared power-of-two scale (OCP MX v1.0).
 Of each run of `block` values along `axis` (the last may be shorter): the scale is
 2^(floor(log2(max |x|)) - emax), emax the exponent of the element format's largest value, at least
 2^-127; y = scale * round(x / scale), where the rounding to `element` saturates. A block of zeros
-has the scale 2^-127, one with a NaN or an infinity the scale NaN, and is all NaN.
+has the scale 2^-127, one with a NaN, an infinity or a number of 2^128 or more the scale NaN, and is
+all NaN.
 
 scales: E8M0 codes: exponent + 127; 255 for NaN. x's shape with a block's scale along `axis`.
 seed: Key of stochastic rounding, whose random numbers are those of Lowprec>Quantize.
