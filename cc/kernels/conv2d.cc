@@ -303,9 +303,8 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
           }
           const DriftingScale drift = kernel.drift(block);
           if (!(drift == block.drift)) {
-            parallel_for(units, size / 4 / units, [&](int64_t from, int64_t to) {
-              kernel.scale_b(block, drift, from, to);
-            });
+            parallel_for(units, size / 4 / units,
+                         [&](int64_t from, int64_t to) { kernel.scale_b(block, drift, from, to); });
             block.drift = drift;
           }
           const int64_t panels = CeilOf(column_panels, plan.column_groups);

@@ -17,7 +17,9 @@ Conv2D Conv2DAvx2() {
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             avx2::ConvPackB(block, begin, end, QuantizeAvx2);
           },
-          avx2::ConvDrift, avx2::ConvScaleB, avx2::ConvMultiply};
+          avx2::ConvDrift,
+          avx2::ConvScaleB,
+          avx2::ConvMultiply};
 }
 
 }  // namespace tf_lowprec

@@ -17,7 +17,9 @@ Conv2D Conv2DAvx512() {
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             avx512::ConvPackB(block, begin, end, QuantizeAvx512);
           },
-          avx512::ConvDrift, avx512::ConvScaleB, avx512::ConvMultiply};
+          avx512::ConvDrift,
+          avx512::ConvScaleB,
+          avx512::ConvMultiply};
 }
 
 }  // namespace tf_lowprec

@@ -16,7 +16,9 @@ Conv2D Conv2DPortable() {
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             portable::ConvPackB(block, begin, end, QuantizePortable);
           },
-          portable::ConvDrift, portable::ConvScaleB, portable::ConvMultiply};
+          portable::ConvDrift,
+          portable::ConvScaleB,
+          portable::ConvMultiply};
 }
 
 }  // namespace tf_lowprec

@@ -1,10 +1,10 @@
 // Sums whose scale changes as they go, so that rounding one takes an operation less.
 //
-// Let t = s + a b have the exponent e, and d = 23 - m. Then y = (1 - 2^-d) t, rounded to float32, is
-// t less what 2^-d t is in units of t's last float32 place. So t - y, which is exact, is 2^-d times
-// t rounded to a multiple of 2^(e-m), its last place of m bits. On a tie t ends in zeros, so that y,
-// which goes to the even side, takes t there. If y is below 2^e, where its last place is half as
-// much, t is at most 2^(e-d) above 2^e and becomes it either way, if 2 m + 3 <= 23.
+// Let t = s + a b have the exponent e, and d = 23 - m. Then y = (1 - 2^-d) t, rounded to float32,
+// is t less what 2^-d t is in units of t's last float32 place. So t - y, which is exact, is 2^-d
+// times t rounded to a multiple of 2^(e-m), its last place of m bits. On a tie t ends in zeros, so
+// that y, which goes to the even side, takes t there. If y is below 2^e, where its last place is
+// half as much, t is at most 2^(e-d) above 2^e and becomes it either way, if 2 m + 3 <= 23.
 //
 // These are two operations where y - (y - t) has three (NearestMethod), but the sum comes out 2^d
 // times smaller. So let it: before step k sums are kept times 2^Exponent(k), and so is the right

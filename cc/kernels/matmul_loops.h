@@ -79,9 +79,9 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
   const bool all_alike = exact || IsFastest(choice);
   ScaledPanels panels(task, most_columns);
   if (!exact && all_alike && end - begin >= kFewestDrifting * most_columns) {
-    tile.drift = panels.Start(FindDrift(
-        task.accumulator, task.a_spec, task.b_spec, RangeOf(task.a_range, row_tiles),
-        RangeOf(task.b_range, column_tiles), choice));
+    tile.drift = panels.Start(FindDrift(task.accumulator, task.a_spec, task.b_spec,
+                                        RangeOf(task.a_range, row_tiles),
+                                        RangeOf(task.b_range, column_tiles), choice));
   }
   for (int64_t i = begin; i < end; ++i) {
     const int64_t block = i / (most_columns * row_tiles), first_column = block * most_columns;

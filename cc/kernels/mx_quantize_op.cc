@@ -34,9 +34,8 @@ int FloorLog2(typename Carrier<T>::UInt magnitude) {
 
 // What has no scale: infinities, NaN, and what is as far beyond float32 as they are.
 template <typename T>
-constexpr typename Carrier<T>::UInt kBeyond = static_cast<typename Carrier<T>::UInt>(
-                                                  Carrier<T>::kBias + 128)
-                                              << Carrier<T>::kMantissaBits;
+constexpr typename Carrier<T>::UInt kBeyond =
+    static_cast<typename Carrier<T>::UInt>(Carrier<T>::kBias + 128) << Carrier<T>::kMantissaBits;
 
 template <typename T>
 struct MxTask {
@@ -142,8 +141,8 @@ class QuantizeMxOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("stream", &stream));
     task_.stream = static_cast<uint64_t>(stream);
     task_.rounder = MakeFloatRounder<double>(format.floating, rounding);
-    task_.max_exponent =
-        FloorLog2<float>(ToBits<float>(FloatFromCode(format.floating, FloatMaxCode(format.floating))));
+    task_.max_exponent = FloorLog2<float>(
+        ToBits<float>(FloatFromCode(format.floating, FloatMaxCode(format.floating))));
     quantize_ = Choose<T>(rounding, HasGapAtZero(format.floating));
   }
 
@@ -183,8 +182,8 @@ class QuantizeMxOp : public OpKernel {
   QuantizeBlocksFn<T> quantize_ = nullptr;
 };
 
-#define REGISTER(T)                                                                          \
-  REGISTER_KERNEL_BUILDER(                                                                   \
+#define REGISTER(T)                                                                            \
+  REGISTER_KERNEL_BUILDER(                                                                     \
       Name("Lowprec>QuantizeMx").Device(DEVICE_CPU).TypeConstraint<T>("T").HostMemory("seed"), \
       QuantizeMxOp<T>)
 REGISTER(float);

@@ -46,6 +46,7 @@ REGISTER_OP("Lowprec>Conv2DPasses")
     .Attr("padding: {'SAME', 'VALID', 'EXPLICIT'}")
     .Attr("explicit_paddings: list(int) = []")
     .Attr("groups: int >= 1 = 1")
+    .Attr("filter_shape: list(int) = []")
     .Attr("transposed: bool = false")
     .Attr("rounded: bool = true")
     .Attr("forward: string")
@@ -60,6 +61,7 @@ lhs, rhs: NHWC input and HWIO filters, as the forward pass rounded them if `roun
   that.
 transposed: product is the convolution's gradient with respect to its input instead, lhs the error.
 strides, dilations: (height, width). explicit_paddings: top, bottom, left, right.
+filter_shape: rhs', which a loop in a SavedModel has forgotten; empty in models before there was this.
 )doc");
 
 REGISTER_OP("Lowprec>AddBiasPasses")

@@ -1,5 +1,6 @@
 """Two workers of train.py on this machine, and what both say: `make demo-multiworker`."""
 
+import argparse
 import json
 import os
 import pathlib
@@ -24,6 +25,8 @@ def show(index, stream):
         print(f"worker {index} | {line}", end="", flush=True)
 
 
+parser = argparse.ArgumentParser(description=__doc__, epilog="Options are handed to train.py.")
+_, options = parser.parse_known_args()
 addresses = [f"localhost:{port}" for port in free_ports(WORKERS)]
 processes, threads = [], []
 for index in range(WORKERS):
@@ -31,7 +34,7 @@ for index in range(WORKERS):
     config = json.dumps({"cluster": {"worker": addresses}, "task": task})
     print(f"worker {index} | TF_CONFIG='{config}' python examples/multiworker/train.py", flush=True)
     process = subprocess.Popen(
-        [sys.executable, pathlib.Path(__file__).with_name("train.py"), *sys.argv[1:]],
+        [sys.executable, pathlib.Path(__file__).with_name("train.py"), *options],
         env={"TF_NUM_INTRAOP_THREADS": "1", **os.environ, "TF_CONFIG": config},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

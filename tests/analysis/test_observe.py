@@ -131,7 +131,8 @@ def test_sums_are_rounded_at_random_where_training_does():
 
 
 @pytest.mark.parametrize(
-    "argument", [{"samples": 0}, {"samples": 2.5}, {"seed": -1}, {"loss_scale": 0}, {"batch_size": 0}]
+    "argument",
+    [{"samples": 0}, {"samples": 2.5}, {"seed": -1}, {"loss_scale": 0}, {"batch_size": 0}],
 )
 def test_wrong_arguments_are_named(argument):
     x = data((4, 8))

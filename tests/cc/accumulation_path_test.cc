@@ -138,10 +138,12 @@ TEST(ScaledRounding, IsRightWhereAllowed) {
   for (int lanes = 3; lanes <= 14; ++lanes) {
     for (int m = 0; AllowsScaled(lanes, m); ++m) {
       EXPECT_TRUE(RoundsRight(lanes, m, Method::kScaled)) << "M " << lanes << " m " << m;
-      EXPECT_TRUE(RoundsRight(lanes, m, Method::kDrifting)) << "drifting, M " << lanes << " m " << m;
+      EXPECT_TRUE(RoundsRight(lanes, m, Method::kDrifting))
+          << "drifting, M " << lanes << " m " << m;
     }
     for (int m = 0; m < lanes; ++m) {
-      EXPECT_TRUE(RoundsRight(lanes, m, Method::kVeltkamp)) << "Veltkamp, M " << lanes << " m " << m;
+      EXPECT_TRUE(RoundsRight(lanes, m, Method::kVeltkamp))
+          << "Veltkamp, M " << lanes << " m " << m;
     }
   }
   for (int m = 0; AllowsScaled(23, m); ++m) {

@@ -176,8 +176,8 @@ class Product {
     PanelRange left, right;
     for (const PanelRange& range : left_.ranges) Widen(range, &left);
     for (const PanelRange& range : right_.ranges) Widen(range, &right);
-    const PathChoice choice = ChoosePath(task_.accumulator, task_.a_spec, task_.b_spec, left, right,
-                                         task_.k, support);
+    const PathChoice choice =
+        ChoosePath(task_.accumulator, task_.a_spec, task_.b_spec, left, right, task_.k, support);
     return FindDrift(task_.accumulator, task_.a_spec, task_.b_spec, left, right, choice);
   }
 

@@ -10,6 +10,7 @@ from compat import native
 from layer_cases import images
 
 import tf_lowprec as lp
+from tf_lowprec._keras import KERAS_3
 from tf_lowprec.ops.streams import Stream
 
 POLICY = lp.Policy.fp8((5, 6, 9), chunk=(4, None, 3))
@@ -75,6 +76,28 @@ def test_depthwise_conv2d(run, arguments, options, multiplier):
     layer.build(x.shape)
     kernel = layer.get_weights()[0].reshape(3, 3, 1, 3 * multiplier)
     check(run, layer, x, convolution_oracle.Passes(x, kernel, POLICY, Stream, groups=3, **options))
+
+
+@pytest.mark.skipif(KERAS_3, reason="Keras 3 takes one batch axis")
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (lambda: lp.layers.Conv1D(4, 3, padding="causal", precision=POLICY), (2, 3, 7, 4)),
+        (lambda: lp.layers.Conv2D(4, 3, strides=2, precision=POLICY), (2, 1, 3, 7, 5, 4)),
+    ],
+    ids=["Conv1D", "Conv2D"],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_several_batch_axes_are_as_one(make, shape, known):
+    layer, image = make(), -3 if len(shape) == 4 else -4
+    x = images(shape)
+    layer.build(shape)
+    signature = [tf.TensorSpec(shape if known else [None] * (len(shape) - 1) + [4])]
+    several = tf.function(layer, input_signature=signature)
+    want = layer(x.reshape(-1, *shape[image + 1 :]))
+    y = several(x)
+    assert y.shape[: image + 1] == shape[: image + 1]
+    assert_same_bits(np.reshape(y, want.shape), want.numpy())
 
 
 TRANSPOSED = [

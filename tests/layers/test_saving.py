@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from layer_cases import images
 from saved_layers import CASES, WAYS, folder_of, save
 
 import tf_lowprec as lp
@@ -85,6 +86,51 @@ def test_without_the_import_the_error_names_the_package(tmp_path):
     )
     assert "tf_lowprec" in errors["keras"]
     assert "Op type not registered 'Lowprec>" in errors["saved_model"]
+
+
+def around(layer):
+    return tf.keras.Sequential(
+        [tf.keras.Input((3, 6, 4)), tf.keras.layers.TimeDistributed(layer, name="steps")]
+    )
+
+
+WRAPPED = [
+    lambda policy: lp.layers.Dense(2, precision=policy),
+    lambda policy: lp.layers.Conv1D(2, 3, precision=policy),
+    lambda policy: lp.layers.LSTM(2, precision=policy),
+    lambda policy: tf.keras.layers.TimeDistributed(lp.layers.Dense(2, precision=policy)),
+    lambda policy: tf.keras.Sequential([lp.layers.Dense(2, precision=policy)]),
+]
+wrapped = pytest.mark.parametrize(
+    "make", WRAPPED, ids=["Dense", "Conv1D", "LSTM", "TimeDistributed", "Sequential"]
+)
+
+
+def assert_same_outputs(got, want):
+    x = images((2, 3, 6, 4))
+    np.testing.assert_array_equal(got.predict(x, verbose=0), want.predict(x, verbose=0))
+
+
+@wrapped
+def test_keras_file_keeps_layers_in_time_distributed(make, tmp_path):
+    model = around(make(lp.Policy.fp8(9)))
+    model.save(tmp_path / "model.keras")
+    assert_same_outputs(tf.keras.models.load_model(tmp_path / "model.keras"), model)
+
+
+@wrapped
+def test_clone_model_keeps_layers_in_time_distributed(make):
+    model = around(make(lp.Policy.fp8(9)))
+    clone = tf.keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    assert_same_outputs(clone, model)
+
+
+def test_a_stock_layer_in_time_distributed_stays_one(tmp_path):
+    model = around(tf.keras.layers.Dense(2))
+    model.save(tmp_path / "model.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.get_layer("steps").layer) is tf.keras.layers.Dense
 
 
 def test_keras_file_keeps_the_weights_and_the_policy(tmp_path):

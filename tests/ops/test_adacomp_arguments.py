@@ -137,3 +137,23 @@ def test_sound_packet_after_a_refused_one():
     with pytest.raises(tf.errors.InvalidArgumentError, match="magic"):
         lp.adacomp_decode(bad, 100)
     assert np.any(lp.adacomp_decode(packet(), 100) != 0)
+
+
+@pytest.mark.parametrize("bad", [2**63, 2**64, np.uint64(2**63)], ids=str)
+def test_number_of_elements_beyond_64_bits(call, bad):
+    good = packet()
+    refused(call, lambda: lp.adacomp_decode(good, bad), f"num_elements = {bad!r}", "0..2^63-1")
+
+
+SPARSE = tf.sparse.from_dense([1.0])
+
+
+@pytest.mark.parametrize("bad, fix", [(None, "NoneType"), (SPARSE, "tf.sparse.to_dense")])
+@pytest.mark.parametrize("name", ["gradient", "residue", "packets[0]"])
+def test_what_is_no_tensor(call, name, bad, fix):
+    calls = {
+        "gradient": lambda: lp.adacomp_encode(bad, X, 50),
+        "residue": lambda: lp.adacomp_encode(X, bad, 50),
+        "packets[0]": lambda: lp.adacomp_decode(bad, 100),
+    }
+    refused(call, calls[name], f"{name} is ", fix)

@@ -262,6 +262,18 @@ def test_no_format(function):
         function([1.0], "fp8")
 
 
+@pytest.mark.parametrize("function, name", [(lp.to_bits, "x"), (lp.from_bits, "bits")])
+def test_what_is_no_tensor(function, name):
+    with pytest.raises(ValueError, match=f"^{name} is no tensor, but NoneType"):
+        function(None, Q16)
+
+
+@pytest.mark.parametrize("function, name", [(lp.to_bits, "x"), (lp.from_bits, "bits")])
+def test_sparse_tensors_are_named(function, name):
+    with pytest.raises(ValueError, match=rf"^{name} is a SparseTensor; .*to_dense\({name}\)"):
+        function(tf.sparse.from_dense([1.0]), Q16)
+
+
 def test_op_refuses_storage_that_is_too_narrow():
     from tf_lowprec.ops._library import ops
 

@@ -175,6 +175,25 @@ def test_nothing_to_sum_gives_zeros_whatever_the_policy(policy, x, filters, y):
     assert not np.any(dx) and not np.any(dfilters)
 
 
+@pytest.mark.parametrize("groups", [1, 4], ids=["plain", "depthwise"])
+@pytest.mark.parametrize("shape", [(0, 7, 9, 4), (1, 2, 2, 4)], ids=["batch", "image"])
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_native_gradient_of_nothing_is_zero(groups, shape, mode):
+    filters = tf.ones((3, 3, 4 // groups, 4))
+
+    def dfilters(x):
+        with tf.GradientTape() as tape:
+            tape.watch(filters)
+            y = lp.conv2d(x, filters, lp.Policy.bf16(), padding="VALID", groups=groups)
+        return tape.gradient(y, filters)
+
+    if mode == "graph":
+        dfilters = tf.function(dfilters, input_signature=[tf.TensorSpec([None, None, None, 4])])
+    used = [tf.fill(filters.shape, 7.0 + i) for i in range(50)]
+    del used  # memory that is not zero
+    np.testing.assert_array_equal(dfilters(tf.zeros(shape)), tf.zeros(filters.shape))
+
+
 def test_empty_batch_gives_empty_result_and_zero_gradient():
     x, w = tf.zeros((0, 5, 5, 4)), tf.constant(FILTERS)
     with tf.GradientTape() as tape:

@@ -221,3 +221,30 @@ def test_bad_input_is_named(a, b, precision, message, mode):
     call = lambda: lp.matmul(a, b, precision)  # noqa: E731
     with pytest.raises(ValueError, match=message):
         (tf.function(call) if mode == "graph" else call)()
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [NEAREST, lp.Gemm(lp.FP8_E5M2), lp.Policy.mx(lp.MXFP8_E4M3), lp.Policy.float32()],
+    ids=["wide", "rounded native", "mx", "native"],
+)
+def test_batches_that_do_not_broadcast_are_named(precision):
+    a, b = np.zeros((2, 4, 3), np.float32), np.zeros((3, 3, 3), np.float32)
+    message = r"a of shape \(2, 4, 3\) and b of shape \(3, 3, 3\) do not match: .*\(2,\) and \(3,\)"
+    with pytest.raises(ValueError, match=message):
+        lp.matmul(a, b, precision)
+
+
+@pytest.mark.parametrize("yes", [1, True, np.bool_(True), np.int64(1)], ids=repr)
+def test_transposes_may_be_any_kind_of_true(yes):
+    a = np.zeros((3, 2), np.float32)
+    assert lp.matmul(a, a, NEAREST, transpose_a=yes).shape == (2, 2)
+    assert lp.matmul(a, a, NEAREST, transpose_b=yes).shape == (3, 3)
+
+
+@pytest.mark.parametrize("name", ["transpose_a", "transpose_b"])
+@pytest.mark.parametrize("bad", [2, -1, 1.0, None, "yes", [True], tf.constant(True)], ids=str)
+def test_transposes_that_are_no_flags_are_named(name, bad):
+    a = np.zeros((3, 3), np.float32)
+    with pytest.raises(ValueError, match=f"{name} = .* must be True or False"):
+        lp.matmul(a, a, NEAREST, **{name: bad})

@@ -284,3 +284,15 @@ def test_nothing_takes_no_random_bits(call):
 def test_chunk_beyond_int32(call, chunk):
     gemm = lp.Gemm(accumulator=lp.Accumulator(lp.FloatFormat(6, 9), chunk))
     np.testing.assert_array_equal(call(lambda: lp.matmul(A, B, gemm)), np.full((2, 4), 3))
+
+
+def test_rows_of_all_batches_beyond_int32(call):
+    a, b = (lambda: tf.zeros((3, 2**30, 0))), tf.zeros((0, 0))
+    assert call(lambda: lp.matmul(a(), b, NEAREST)).shape == (3, 2**30, 0)
+
+
+def test_random_bits_of_batches_without_rows(call):
+    a, bits = BATCH[:, :, :0], np.zeros((2, 2, 0, 0), np.int32)
+    b = np.zeros((0, 0), np.float32)
+    y = call(lambda: lp.matmul(a, b, STOCHASTIC, seed=(1, 2), random_bits=bits))
+    assert y.shape == (2, 2, 0)

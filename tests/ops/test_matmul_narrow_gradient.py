@@ -279,7 +279,18 @@ def test_naming_a_grid_changes_nothing(policy, monkeypatch):
         assert_same_bits(x, y.numpy())
 
 
-@pytest.mark.parametrize("policy", [FP8, lp.Policy(EXACT, EXACT, EXACT)], ids=["narrow", "wide"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        FP8,
+        lp.Policy(EXACT, EXACT, EXACT),
+        lp.Policy(*(lp.Gemm(lp.FP8_E4M3FN, lp.FP8_E4M3FN, lp.Accumulator.wide()),) * 3),
+        lp.Policy.hopper(),
+        lp.Policy.mx(lp.MXFP8_E4M3),
+        lp.Policy.mx(lp.MXFP8_E4M3, accumulator=lp.Accumulator(lp.FloatFormat(8, 23))),
+    ],
+    ids=["narrow", "wide", "wide by float64", "aligned", "mx", "mx narrow"],
+)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_second_derivatives_are_refused_by_name(policy, compiled):
     a, b = tf.ones((2, 3)), tf.ones((3, 4))
@@ -293,7 +304,7 @@ def test_second_derivatives_are_refused_by_name(policy, compiled):
             db = inner.gradient(y, b)
         return outer.gradient(db, a)
 
-    message = r"Lowprec>(Wide)?MatMul has no gradient.*differentiated once"
+    message = r"Lowprec>(|Aligned)MatMul(|Passes) has no gradient.*differentiated once"
     with pytest.raises(NotImplementedError, match=message):
         (tf.function(second) if compiled else second)()
 
@@ -341,3 +352,11 @@ def test_gradients_of_shapes_that_show_at_run_time_only(shapes, unknown):
     dy = values(rng, (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), 3, 4))
     signature = [spec(x) for x in (a, b, dy)]
     check(a, b, dy, STOCHASTIC, run=lambda f: tf.function(f, input_signature=signature))
+
+
+def test_sums_over_all_batches_beyond_int32():
+    a, b = tf.zeros((3, 2**30, 0)), tf.zeros((1, 0, 0))
+    with tf.GradientTape() as tape:
+        tape.watch(b)
+        y = lp.matmul(a, b, FP8)
+    assert tape.gradient(y, b).shape == (1, 0, 0)

@@ -106,3 +106,38 @@ def test_configurations_come_back():
     policy = lp.Policy.mx(lp.MXFP4_E2M1, errors=lp.MXFP8_E5M2)
     assert lp.Policy.from_config(policy.get_config()) == policy
     assert lp.MXFP4_E2M1.bits == 4.25
+
+
+@pytest.mark.parametrize("axis", [None, 0.5, 0.0, "0", True, [0]], ids=repr)
+def test_axis_is_an_integer(axis):
+    with pytest.raises(ValueError, match="axis = .* must be an integer"):
+        lp.quantize_mx([1.0], lp.MXFP8_E5M2, axis=axis)
+
+
+def test_axis_may_be_numpys_integer():
+    assert lp.quantize_mx([1.0], lp.MXFP8_E5M2, axis=np.int64(0)).numpy() == [1]
+
+
+@pytest.mark.parametrize("stream", [-1, 2**63])
+def test_stream_of_64_bits(stream):
+    with pytest.raises(ValueError, match=f"stream = {stream} must be in"):
+        lp.quantize_mx([1.0], lp.MXFP8_E5M2, stream=stream)
+
+
+def test_float64_is_rounded_once():
+    """Just above a tie of E4M3, 1.0625 for a scale of 2^-8, and a maximum just below 2."""
+    x = tf.constant([[1.0625 + 2.0**-40, 1.0], [2 - 2.0**-40, 0]], tf.float64)
+    y, scales = lp.quantize_mx(x, lp.MXFP8_E4M3, return_scales=True)
+    assert y.dtype == tf.float32
+    assert y.numpy().tolist() == [[1.125, 1], [1.75, 0]]  # 448 2^-8 is the largest
+    assert scales.numpy().tolist() == [[119], [119]]
+
+
+def test_gradient_of_float64_is_float64():
+    x = tf.constant([1.0, 1000.0], tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = lp.quantize_mx(x, lp.MXFP4_E2M1)
+    gradient = tape.gradient(y, x, tf.constant([1.0, 2.0]))
+    assert gradient.dtype == tf.float64
+    np.testing.assert_array_equal(gradient, [1, 2])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tf_lowprec as lp
-from tf_lowprec.ops.scaling import exponent_for, scale, target_exponent
+from tf_lowprec.ops.scaling import exponent_for, scale, target_exponent, unscale
 
 PLAIN = lp.Policy.fp8(9, chunk=4)
 SCALED = lp.Policy.fp8(9, chunk=4, scaling="amax")
@@ -123,6 +123,38 @@ def test_scale_is_exact():
     x = np.array([1.5, -(2.0**-20), 0.0, -0.0, np.inf, np.nan], np.float32)
     got = scale(tf.constant(x), tf.constant(30)).numpy()
     np.testing.assert_array_equal(got, x * np.float32(2.0**30))
+
+
+@pytest.mark.parametrize("exponents", [(126, 126), (-126, -126), (125, 126), (-125, -126), (1, 0)])
+def test_two_scales_are_taken_off_exactly(exponents):
+    power = sum(exponents)
+    x = np.float32(1.5 * 2.0 ** (power / 2 // 1))  # both ends are in range
+    got = unscale(tf.constant(x), *(tf.constant(k) for k in exponents)).numpy()
+    assert got == float(x) * 2.0**-power
+
+
+@pytest.mark.parametrize(
+    "accumulator",
+    [lp.Accumulator(lp.FloatFormat(6, 9)), lp.Accumulator.hopper()],
+    ids=["narrow", "aligned"],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize(
+    "large, small, want",
+    [
+        # One scale after the other: 2^-10 goes through 2^-136, which TensorFlow flushes to 0,
+        ([[2.0**127], [2.0**116]], [[2.0**-126]], [[2], [2.0**-10]]),
+        # and 8 through 2^129.
+        ([[2.0**127] * 4], [[2.0**-126]] * 4, [[8]]),
+    ],
+    ids=["underflow", "overflow"],
+)
+def test_scales_that_cancel_are_taken_off_together(accumulator, swapped, large, small, want):
+    gemm = lp.Gemm(lp.FP8_E5M2, lp.FP8_E5M2, accumulator, scaling="amax")
+    a, b, want = np.float32(large), np.float32(small), np.float32(want)
+    if swapped:
+        a, b, want = b.T, a.T, want.T
+    np.testing.assert_array_equal(lp.matmul(a, b, gemm), want)
 
 
 def test_convolution_is_scaled_too(run):

@@ -47,3 +47,21 @@ def test_no_memory_for_packed_operands(kind):
         [sys.executable, "-c", OUT_OF_MEMORY, kind], capture_output=True, text=True, timeout=300
     )
     assert found.stdout.split() == ["caught"], found.stderr[-2000:]
+
+
+@pytest.mark.parametrize("dilations", [1, 2])
+@pytest.mark.parametrize("gemm", [*GEMMS.values(), lp.Gemm(lp.BF16, lp.BF16)], ids=[*GEMMS, "bf16"])
+def test_images_that_turn_out_smaller_than_the_filter(gemm, dilations):
+    filters = tf.ones([2, 3, 2, 1])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 2])])
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch([x, filters])
+            y = lp.conv2d(x, filters, gemm, (2, 3), "VALID", dilations)
+        return tape.gradient(y, [x, filters])
+
+    x = tf.ones([1, 6, 2, 2])
+    dx, dfilters = gradients(x)
+    tf.debugging.assert_equal(dx, tf.zeros_like(x))
+    tf.debugging.assert_equal(dfilters, tf.zeros_like(filters))

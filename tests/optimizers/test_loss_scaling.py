@@ -1,5 +1,7 @@
 """lp.optimizers.loss_scaling: on FP8 layers, with and without LowPrecision."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -55,8 +57,14 @@ def test_it_saves_errors_that_fp8_would_lose():
 
 @pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), "static", True, None])
 def test_a_wrong_scale_is_named(scale):
-    with pytest.raises(ValueError, match="scale = .* must be a positive number or 'dynamic'"):
+    message = re.escape(f"scale = {scale!r} must be a positive number or 'dynamic'")
+    with pytest.raises(ValueError, match=message):
         lp.optimizers.loss_scaling(sgd(), scale)
+
+
+def test_no_optimizer_is_named():
+    with pytest.raises(ValueError, match="optimizer = None must be a Keras optimizer"):
+        lp.optimizers.loss_scaling(None)
 
 
 def test_scaling_twice_is_refused():
@@ -69,6 +77,29 @@ def test_scaling_twice_is_refused():
 def test_scaling_twice_by_a_factor_is_refused():
     with pytest.raises(ValueError, match="scales its loss already"):
         lp.optimizers.loss_scaling(lp.optimizers.loss_scaling(low_precision(), 8), 8)
+
+
+@pytest.fixture
+def mixed_float16():
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    yield
+    tf.keras.mixed_precision.set_global_policy("float32")
+
+
+@needs_keras_3
+@pytest.mark.parametrize("make", [sgd, low_precision])
+def test_under_mixed_float16_keras_s_scale_takes_the_place_of_a_number(mixed_float16, make):
+    want = trained(lp.optimizers.loss_scaling(make(), "dynamic"))
+    got = trained(lp.optimizers.loss_scaling(make(), 1024.0))
+    for g, expected in zip(got, want, strict=True):
+        np.testing.assert_array_equal(g, expected)
+
+
+@needs_keras_3
+def test_without_auto_scale_loss_the_number_stays(mixed_float16):
+    optimizer = lp.optimizers.loss_scaling(low_precision(), 8)
+    tf.keras.Sequential().compile(optimizer, "mse", auto_scale_loss=False)
+    assert optimizer.scale_loss(1.0) == 8
 
 
 def test_low_precision_goes_inside():

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_lowprec.layers.precision_layer import PrecisionLayer
+from tf_lowprec.layers.precision_layer import PrecisionLayer, over_images
 from tf_lowprec.ops.conv2d import conv2d
 
 
@@ -14,7 +14,7 @@ class Conv2D(PrecisionLayer, tf.keras.layers.Conv2D):
     Under a low-precision policy images are channels_last.
 
     Shapes: ``[B, H, W, C]`` to ``[B, oh, ow, filters]``. FWD sums over kh kw C / groups, BWD over
-    kh kw filters / groups, GRAD over B oh ow.
+    kh kw filters / groups, GRAD over B oh ow. On Keras 2 B may be several axes.
     """
 
     def call(self, inputs, training=None):
@@ -23,13 +23,16 @@ class Conv2D(PrecisionLayer, tf.keras.layers.Conv2D):
         return self._low_precision_call(inputs, self._convolve, training)
 
     def _convolve(self, x, kernel, policy, seed):
-        return conv2d(
-            x,
-            kernel,
-            policy,
-            strides=tuple(self.strides),
-            padding=self.padding,
-            dilations=tuple(self.dilation_rate),
-            groups=self.groups,
-            seed=seed,
-        )
+        def convolve(x):
+            return conv2d(
+                x,
+                kernel,
+                policy,
+                strides=tuple(self.strides),
+                padding=self.padding,
+                dilations=tuple(self.dilation_rate),
+                groups=self.groups,
+                seed=seed,
+            )
+
+        return over_images(convolve, x, rank=3)

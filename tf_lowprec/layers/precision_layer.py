@@ -155,6 +155,23 @@ def affine(inputs, kernel, bias, product, policy, seed):
     return round_error(y, policy.errors, policy.rounding, seed, Stream.ERROR)
 
 
+def over_images(function, x, rank):
+    """function(x) of the last `rank` axes of x; those before them are one axis to it.
+
+    Keras 2's convolutions take any number of batch axes.
+    """
+    lead = x.shape.rank - rank
+    if lead == 1:
+        return function(x)
+    batch, image = tf.shape(x)[:lead], tf.shape(x)[lead:]
+    images = tf.reshape(x, tf.concat([[tf.reduce_prod(batch)], image], 0))
+    images.set_shape([None, *x.shape[lead:]])
+    y = function(images)
+    result = tf.reshape(y, tf.concat([batch, tf.shape(y)[1:]], 0))
+    result.set_shape([*x.shape[:lead], *y.shape[1:]])
+    return result
+
+
 def activate(y, activation, policy, seed, stream=Stream.ACTIVATION):
     """``round(activation(y))``; what stays on its grid is not rounded, nor is a softmax."""
     if activation is None:

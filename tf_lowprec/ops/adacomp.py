@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lowprec.ops._library import ops
+from tf_lowprec.ops.tensors import as_tensor
 
 MAX_BIN_SIZE = 2**14  # 14-bit indices
 ENCODINGS = ("plain", "entropy")
@@ -41,7 +42,7 @@ def check_soft_threshold(soft_threshold):
 
 
 def _float32(x, argument):
-    x = tf.convert_to_tensor(x)
+    x = as_tensor(x, argument)
     if x.dtype != tf.float32:
         raise ValueError(
             f"{argument} has dtype {x.dtype.name}; it must be float32: "
@@ -108,14 +109,14 @@ def adacomp_decode(packets, num_elements):
 
     Raises:
         ValueError: no packet, or one that is no 1-D int32 tensor; a number of elements that is no
-            integer, or below 0.
+            integer, below 0, or beyond 64 bits.
         tf.errors.InvalidArgumentError: a packet that is truncated, corrupt, or was made for
             another number of elements; it names the packet and what is wrong with it.
     """
     packets = list(packets) if isinstance(packets, (list, tuple)) else [packets]
     if not packets:
         raise ValueError("packets = [] must hold one packet at least")
-    packets = [tf.convert_to_tensor(packet) for packet in packets]
+    packets = [as_tensor(packet, f"packets[{i}]") for i, packet in enumerate(packets)]
     for i, packet in enumerate(packets):
         if packet.dtype != tf.int32 or packet.shape.rank not in (None, 1):
             raise ValueError(
@@ -126,10 +127,10 @@ def adacomp_decode(packets, num_elements):
         whole = num_elements.dtype.is_integer
     else:
         number = np.asarray(num_elements)
-        whole = number.dtype.kind in "iu" and number.ndim == 0 and number >= 0
+        whole = number.dtype.kind in "iu" and number.ndim == 0 and 0 <= int(number) < 2**63
     if not whole:
         raise ValueError(
-            f"num_elements = {num_elements!r} must be an integer >= 0, or an integer tensor"
+            f"num_elements = {num_elements!r} must be an integer in 0..2^63-1, or an integer tensor"
         )
     return ops.lowprec_ada_comp_decode(
         packets=packets, num_elements=tf.cast(num_elements, tf.int64)

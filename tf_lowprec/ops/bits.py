@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from tf_lowprec import formats
 from tf_lowprec.ops._library import ops
+from tf_lowprec.ops.tensors import as_tensor
 
 
 def storage_dtype(format):
@@ -30,7 +31,7 @@ def to_bits(x, format):
             where the format has none; it names the element.
     """
     formats.check_format(format)
-    x = tf.convert_to_tensor(x)
+    x = as_tensor(x, "x")
     if x.dtype != tf.float32:
         raise ValueError(f"x has dtype {x.dtype.name}; it must be float32, rounded by lp.quantize")
     return ops.lowprec_to_bits(x=x, T=storage_dtype(format), format=format.spec)
@@ -52,7 +53,7 @@ def from_bits(bits, format):
         tf.errors.InvalidArgumentError: an integer that is no code of the format.
     """
     formats.check_format(format)
-    bits = tf.convert_to_tensor(bits)
+    bits = as_tensor(bits, "bits")
     if bits.dtype not in (tf.int8, tf.int16, tf.int32) or bits.dtype.size * 8 < format.bits:
         raise ValueError(
             f"bits has dtype {bits.dtype.name}; {format} has {format.bits} bits, so it must be "

@@ -62,5 +62,7 @@ def conv2d(x, filters, precision, strides=1, padding="SAME", dilations=1, groups
         return geometry.forward(x, filters)
     seed = as_seed(seed, needed=any(p.is_stochastic for p in passes))
     products = convolution.Convolve(geometry, filters.shape)
-    passes = functools.partial(ops.lowprec_conv2d_passes, **geometry.attributes)
+    passes = functools.partial(
+        ops.lowprec_conv2d_passes, filter_shape=filters.shape.as_list(), **geometry.attributes
+    )
     return gemm.forward(x, filters, policy, products, seed, passes)

@@ -77,7 +77,12 @@ def conv2d_transpose(
     passes = (policy.forward, policy.backward, policy.gradient)
     seed = as_seed(seed, needed=any(p.is_stochastic for p in passes))
     products = convolution.ConvolveBack(geometry, filters.shape, y_shape)
-    passes = functools.partial(ops.lowprec_conv2d_passes, transposed=True, **geometry.attributes)
+    passes = functools.partial(
+        ops.lowprec_conv2d_passes,
+        transposed=True,
+        filter_shape=filters.shape.as_list(),
+        **geometry.attributes,
+    )
     y = gemm.forward(x, filters, policy, products, seed, passes)
     known = [v if isinstance(v, int) else None for v in (height, width)]
     y.set_shape([x.shape[0], *known, filters.shape[2]])

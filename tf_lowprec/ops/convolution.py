@@ -171,6 +171,20 @@ class Geometry:
 
     def gradient(self, x, dy, filters_shape):
         """dfilters."""
+
+        def convolved():
+            return self._gradient(x, dy, filters_shape)
+
+        def zeros():
+            return tf.zeros(filters_shape, dy.dtype)
+
+        # Of sums without terms TensorFlow's kernels return memory as they find it, or crash.
+        count = dy.shape.num_elements()
+        if count is None:
+            return tf.cond(tf.size(dy) > 0, convolved, zeros)
+        return convolved() if count else zeros()
+
+    def _gradient(self, x, dy, filters_shape):
         height, width, cin, cout = filters_shape
         dh, dw = self.dilations
         extent = [(height - 1) * dh + 1, (width - 1) * dw + 1]
@@ -295,6 +309,9 @@ def _conv2d_gradient(op, dy):
     x, filters = gemm.saved_operands(op, forward)
     dy = gemm.Operand(tf.cast(dy, tf.float32))  # exact: float64 only carries float32 errors here
     shape = filters.tensor.shape
+    if shape.rank is None:  # in a loop of a SavedModel
+        shape = tf.TensorShape(op.get_attr("filter_shape"))
+        filters.tensor.set_shape(shape)
     if transposed:
         back = Convolve(geometry, shape)
     else:

@@ -11,7 +11,7 @@ from tf_lowprec.formats import MXFormat, Rounding
 from tf_lowprec.ops._library import ops
 from tf_lowprec.ops.mx import round_blocks
 from tf_lowprec.ops.quantize import round_to
-from tf_lowprec.ops.scaling import exponent_for, scale, target_exponent
+from tf_lowprec.ops.scaling import exponent_for, scale, target_exponent, unscale
 from tf_lowprec.ops.streams import Stream
 from tf_lowprec.ops.xla import check_not_xla
 
@@ -85,13 +85,10 @@ class Operand:
             x = round_to(x, format, rounding, seed, stream)
         return x
 
-    def unscale(self, x):
-        """x without this operand's scale."""
-        return x if self.exponent is None else scale(x, -self.exponent)
-
     def rounded(self, seed):
         """The value after its roundings."""
-        return self.unscale(self.on_grid(seed))
+        x = self.on_grid(seed)
+        return x if self.exponent is None else scale(x, -self.exponent)
 
     def attributes(self, name):
         """As the attributes of Lowprec>MatMul and its kin for their operand `name`.
@@ -171,10 +168,12 @@ def multiply(lhs, rhs, gemm, products, seed, streams, round_output=True, random_
         )
         if not scaled:
             return total
-        total = rhs.unscale(lhs.unscale(total))
+        total = unscale(total, lhs.exponent, rhs.exponent)
     else:
         lhs, rhs = lhs.rounded(seed), rhs.rounded(seed)
         total = products.native(lhs, rhs) if kind == "native" else _wide(lhs, rhs, gemm, products)
+    if streams is not FORWARD and (kind == "wide" or gemm.has_blocks):
+        total = _once(total, seed)
     return round_to(total, gemm.output, gemm.rounding, seed, streams[2]) if round_output else total
 
 
@@ -203,7 +202,7 @@ def _multiply_matrices(lhs, rhs, gemm, products, seed, streams, random_bits):
     else:
         total = matrices.aligned(a, b, gemm)
     total = restore(total)
-    return total if gemm.scaling is None else rhs.unscale(lhs.unscale(total))
+    return total if gemm.scaling is None else unscale(total, lhs.exponent, rhs.exponent)
 
 
 def _wide(lhs, rhs, gemm, products):
@@ -283,7 +282,17 @@ def straight_through(gradient, operand):
     return gradient
 
 
-def _no_second_order(op, *_):
+def _once(total, seed):
+    """`total`, a product of BWD or GRAD that TensorFlow could differentiate on: that is refused.
+
+    By MatMulPasses without precisions, which a SavedModel holds as it holds those with them.
+    """
+    return ops.lowprec_mat_mul_passes(
+        product=total, lhs=0.0, rhs=0.0, seed=seed, forward="", backward="", gradient=""
+    )
+
+
+def no_second_order(op, *_):
     raise NotImplementedError(
         f"{op.type} has no gradient: lp.matmul and lp.conv2d are differentiated once, in the BWD "
         "and GRAD products of their policy, and nothing says in which precision to go on. For "
@@ -300,7 +309,7 @@ for _op in (
     "Conv2DBackpropInput",
     "Conv2DBackpropFilter",
 ):
-    tf.RegisterGradient(f"Lowprec>{_op}")(_no_second_order)
+    tf.RegisterGradient(f"Lowprec>{_op}")(no_second_order)
 
 
 def size(tensor, *axes):

@@ -27,8 +27,8 @@ def backward_matrices(geometry, dy, filters, x_shape):
     """dx = restore(a . b), summed over (kh, kw, cout)."""
     groups, (height, width, channels, outputs) = geometry.groups, filters.shape
     outputs //= groups
-    dy = _spread(geometry, dy, height, width, x_shape)
-    a = _patches(dy, height, width, [1, 1], geometry.dilations, "VALID")
+    spread = _spread(geometry, dy, height, width, x_shape)
+    a = _patches(spread, height, width, [1, 1], geometry.dilations, "VALID")
     # Windows of dy run against the filter's taps.
     a = tf.reverse(tf.reshape(a, [-1, height, width, groups * outputs]), [1, 2])
     a = _by_group(
@@ -38,7 +38,15 @@ def backward_matrices(geometry, dy, filters, x_shape):
     b = tf.reshape(tf.transpose(b, [3, 0, 1, 4, 2]), [groups, -1, channels])
 
     def restore(total):
-        return tf.reshape(_join(total, groups), x_shape)
+        joined = _join(total, groups)
+        if dy.shape.num_elements():
+            return tf.reshape(joined, x_shape)
+        # An image smaller than the filter has no errors, and not as many windows as pixels.
+        return tf.cond(
+            tf.size(dy) > 0,
+            lambda: tf.reshape(joined, x_shape),
+            lambda: tf.zeros(x_shape, joined.dtype),
+        )
 
     return _drop(a, groups), _drop(b, groups), restore
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import numbers
 
+import numpy as np
 import tensorflow as tf
 
 from tf_lowprec.formats import Rounding
@@ -21,6 +23,12 @@ def _operand(x, name):
     if x.shape.rank is not None and x.shape.rank < 2:
         raise ValueError(f"{name} has shape {x.shape}; it must have at least two axes")
     return x
+
+
+def _flag(value, name):
+    if not isinstance(value, (bool, np.bool_, numbers.Integral)) or value not in (0, 1):
+        raise ValueError(f"{name} = {value!r} must be True or False")
+    return bool(value)
 
 
 def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, random_bits=None):
@@ -55,12 +63,14 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
     policy = as_policy(precision)
     random_bits = _random_bits(random_bits, policy)
     a, b = _operand(a, "a"), _operand(b, "b")
+    transpose_a, transpose_b = _flag(transpose_a, "transpose_a"), _flag(transpose_b, "transpose_b")
     inner_a, inner_b = a.shape[-2 if transpose_a else -1 :], b.shape[-1 if transpose_b else -2 :]
     if inner_a.rank and inner_b.rank and not inner_a[:1].is_compatible_with(inner_b[:1]):
         raise ValueError(
             f"a of shape {a.shape} and b of shape {b.shape} do not match: K is {inner_a[0]} in a "
             f"and {inner_b[0]} in b (transpose_a={transpose_a}, transpose_b={transpose_b})"
         )
+    _check_batches(a, b)
     if policy.forward.is_native and policy.backward.is_native and policy.gradient.is_native:
         return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
     if random_bits is not None and policy.forward.accumulator.kind == "wide":
@@ -68,10 +78,10 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
     seed, has_seed = _seed(seed, policy, random_bits)
     if not transpose_a and b.shape.rank == 2 and (a.shape.rank or 0) > 2:
         # One product for all batch entries, so that GRAD sums over them in one dot product.
-        rows = tf.reshape(a, [tf.reduce_prod(tf.shape(a)[:-1]), tf.shape(a)[-1]])
+        rows = _as_rows(a, 1)
         rows.set_shape([None, a.shape[-1]])
         if random_bits is not None and policy.forward.accumulator.kind == "wide":
-            random_bits = tf.reshape(random_bits, tf.concat([[-1], tf.shape(random_bits)[-1:]], 0))
+            random_bits = _as_rows(random_bits, 1)
         elif random_bits is not None:
             like = a.shape[:-1] + [b.shape[-2 if transpose_b else -1]]
             if not random_bits.shape[:-1].is_compatible_with(like):
@@ -79,21 +89,43 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
                     f"random_bits must have shape {like + [None]} (the product's, and a value for "
                     f"each k and each chunk), got {random_bits.shape}"
                 )
-            random_bits = tf.reshape(random_bits, tf.concat([[-1], tf.shape(random_bits)[-2:]], 0))
+            random_bits = _as_rows(random_bits, 2)
         y = _matmul(rows, b, policy, False, transpose_b, seed, has_seed, random_bits)
-        y = tf.reshape(y, tf.concat([tf.shape(a)[:-1], tf.shape(y)[-1:]], 0))
+        y = tf.reshape(y, tf.concat([_shape(a)[:-1], _shape(y)[-1:]], 0))
         y.set_shape(a.shape[:-1] + [b.shape[-2 if transpose_b else -1]])
         return y
     return _matmul(a, b, policy, transpose_a, transpose_b, seed, has_seed, random_bits)
 
 
+def _shape(x):
+    # 64 bits: the number of rows of all batch entries may be beyond 32.
+    return tf.shape(x, tf.int64)
+
+
+def _as_rows(x, last):
+    """x with all but its `last` axes merged into one."""
+    shape = _shape(x)
+    # Not -1, which a tensor without elements may leave open.
+    return tf.reshape(x, tf.concat([[tf.reduce_prod(shape[:-last])], shape[-last:]], 0))
+
+
+def _check_batches(a, b):
+    if a.shape.rank is None or b.shape.rank is None:
+        return
+    batches = a.shape[:-2], b.shape[:-2]
+    try:
+        tf.broadcast_static_shape(*batches)
+    except ValueError:
+        raise ValueError(
+            f"a of shape {a.shape} and b of shape {b.shape} do not match: their batch axes, "
+            f"{batches[0]} and {batches[1]}, do not broadcast"
+        ) from None
+
+
 def _check_wide_random_bits(random_bits, a, b, transpose_a, transpose_b):
     if a.shape.rank is None or b.shape.rank is None:
         return
-    try:
-        batch = tf.broadcast_static_shape(a.shape[:-2], b.shape[:-2])
-    except ValueError:
-        return  # which the product says more about
+    batch = tf.broadcast_static_shape(a.shape[:-2], b.shape[:-2])
     like = batch + [a.shape[-1 if transpose_a else -2], b.shape[-2 if transpose_b else -1]]
     if not random_bits.shape.is_compatible_with(like):
         raise ValueError(
@@ -207,6 +239,8 @@ class MatrixProduct(gemm.Products):
 
 @tf.RegisterGradient("Lowprec>MatMulPasses")
 def _matmul_gradient(op, dy):
+    if not op.get_attr("forward"):
+        gemm.no_second_order(op)
     forward, backward, gradient = (
         Gemm.from_json(op.get_attr(name)) for name in ("forward", "backward", "gradient")
     )
@@ -233,10 +267,9 @@ def _product_like(target, lhs, rhs, transpose_a, transpose_b, precision, seed, s
     The axes along which `target` was broadcast belong to the same dot products: they are put in
     front of the axis that is summed over.
     """
-    full = tf.broadcast_dynamic_shape(tf.shape(lhs.tensor)[:-2], tf.shape(rhs.tensor)[:-2])
-    like = tf.concat(
-        [tf.ones([tf.size(full) + 2 - tf.rank(target)], tf.int32), tf.shape(target)[:-2]], 0
-    )
+    full = tf.broadcast_dynamic_shape(_shape(lhs.tensor)[:-2], _shape(rhs.tensor)[:-2])
+    ones = tf.ones([tf.size(full) + 2 - tf.rank(target)], tf.int64)
+    like = tf.concat([ones, _shape(target)[:-2]], 0)
     batches = [x.shape[:-2] for x in (lhs.tensor, rhs.tensor, target)]
     equal = all(s.is_fully_defined() and s == batches[0] for s in batches)
     if not equal:
@@ -251,13 +284,13 @@ def _product_like(target, lhs, rhs, transpose_a, transpose_b, precision, seed, s
     products = MatrixProduct(lhs.tensor, transpose_a, transpose_b)
     result = gemm.multiply(lhs, rhs, precision, products, seed, streams)
     if not equal:
-        result = tf.reshape(result, tf.concat([tf.shape(target)[:-2], tf.shape(result)[-2:]], 0))
+        result = tf.reshape(result, tf.concat([_shape(target)[:-2], _shape(result)[-2:]], 0))
     return result
 
 
 def _fold(x, full, like, rows):
     """x with those batch axes of `full` that `like` lacks merged into its rows, or else columns."""
-    matrix = tf.shape(x)[-2:]
+    matrix = _shape(x)[-2:]
     x = tf.broadcast_to(x, tf.concat([full, matrix], 0))
     rank = tf.size(full)
     kept = tf.cast(tf.where(full == like)[:, 0], tf.int32)

@@ -1,5 +1,7 @@
 """lp.quantize_mx: rounds a tensor to an OCP MX block format. Op Lowprec>QuantizeMx."""
 
+import numbers
+
 import tensorflow as tf
 
 from tf_lowprec import formats
@@ -32,7 +34,8 @@ def quantize_mx(
     The gradient is straight-through, dy everywhere.
 
     Args:
-        x: float tensor of rank 1 or more.
+        x: tensor of rank 1 or more: float32, or float64, which is rounded in one step too. float16
+            and bfloat16 are widened exactly.
         format: an MXFormat.
         axis: along which blocks run.
         rounding: a Rounding or its name; the specification's is "nearest_even".
@@ -51,12 +54,16 @@ def quantize_mx(
     if not isinstance(format, formats.MXFormat):
         raise ValueError(f"format = {format!r} must be a tf_lowprec.MXFormat, such as MXFP8_E4M3")
     rounding = Rounding.of(rounding)
-    x = tf.cast(as_float(x), tf.float32)
+    x = as_float(x)
+    if not isinstance(axis, numbers.Integral) or isinstance(axis, bool):
+        raise ValueError(f"axis = {axis!r} must be an integer, an axis of x")
     rank = x.shape.rank
     if rank is not None and not -rank <= axis < rank:
         raise ValueError(f"axis = {axis} is outside x of shape {x.shape}")
     seed = as_seed(seed, needed=rounding == Rounding.STOCHASTIC)
-    y, scales = round_blocks(x, format, axis, rounding, seed, stream)
+    if not 0 <= int(stream) < 2**63:
+        raise ValueError(f"stream = {stream!r} must be in 0..2^63-1")
+    y, scales = round_blocks(x, format, int(axis), rounding, seed, stream)
     return (y, scales) if return_scales else y
 
 
@@ -75,4 +82,4 @@ def round_blocks(x, format, axis, rounding, seed, stream):
 
 @tf.RegisterGradient("Lowprec>QuantizeMx")
 def _quantize_mx_gradient(op, dy, _):
-    return [dy, None]
+    return [tf.cast(dy, op.inputs[0].dtype), None]

@@ -37,5 +37,16 @@ def exponent_for(x, target):
 
 
 def scale(x, k):
-    """x 2^k, exactly unless that leaves float32's range."""
+    """x 2^k for a k within -126..126, exactly unless that leaves float32's range."""
     return x * tf.bitcast(tf.bitwise.left_shift(k + 127, 23), tf.float32)
+
+
+def unscale(x, i, j):
+    """x 2^-(i + j) for two exponents of `exponent_for`, exactly as `scale`.
+
+    2^-i and then 2^-j could leave float32's range in between and come back. Two halves of the sum
+    have one sign: what comes between x and the result is in range if these two are.
+    """
+    k = -(i + j)
+    half = tf.bitwise.right_shift(k, 1)
+    return scale(scale(x, half), k - half)

@@ -128,6 +128,16 @@ class Implementation(tf.keras.optimizers.Optimizer):
     def iterations(self):
         return self.inner_optimizer.iterations
 
+    @property
+    def loss_scale_factor(self):
+        return self.inner_optimizer.loss_scale_factor
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, value):
+        # Keras's LossScaleOptimizer sets None here, so that gradients are divided only once.
+        if hasattr(self, "inner_optimizer"):  # not yet in the base class' __init__
+            self.inner_optimizer.loss_scale_factor = value
+
     def scale_loss(self, loss):
         return self.inner_optimizer.scale_loss(loss)
 

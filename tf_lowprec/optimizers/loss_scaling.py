@@ -6,7 +6,7 @@ import numbers
 import tensorflow as tf
 
 from tf_lowprec._keras import KERAS_3
-from tf_lowprec.optimizers.low_precision import LowPrecision
+from tf_lowprec.optimizers.update import as_optimizer
 
 
 def loss_scaling(optimizer, scale=1000.0):
@@ -15,6 +15,9 @@ def loss_scaling(optimizer, scale=1000.0):
     So that small errors are not lost in narrow formats; Sakr et al. (2019) scale by 1000. `fit`
     does the rest. In a loop of your own, on Keras 3 differentiate ``optimizer.scale_loss(loss)``
     and apply the gradients as they are; on Keras 2 use get_scaled_loss and get_unscaled_gradients.
+
+    Under Keras 3's policy ``mixed_float16`` compile puts its dynamic scale in place of a number:
+    ``compile(auto_scale_loss=False)`` keeps the number.
 
     Args:
         optimizer: a Keras optimizer, LowPrecision included.
@@ -27,21 +30,19 @@ def loss_scaling(optimizer, scale=1000.0):
         Keras's LossScaleOptimizer around it.
 
     Raises:
-        ValueError: a scale of another kind; an optimizer that scales its loss already.
+        ValueError: no optimizer; a scale of another kind; an optimizer that scales its loss
+            already.
     """
-    optimizer = tf.keras.optimizers.get(optimizer)
-    inner = optimizer.inner_optimizer if isinstance(optimizer, LowPrecision) else optimizer
+    optimizer = as_optimizer(optimizer)
     wrapper = tf.keras.mixed_precision.LossScaleOptimizer
-    if isinstance(inner, wrapper) or getattr(inner, "loss_scale_factor", None):
+    if isinstance(optimizer, wrapper) or getattr(optimizer, "loss_scale_factor", None):
         raise ValueError("optimizer scales its loss already: give the optimizer inside it")
     if scale == "dynamic":
         return wrapper(optimizer)
-    if isinstance(scale, bool) or not isinstance(scale, numbers.Real):
-        raise ValueError(f"scale = {scale!r} must be a positive number or 'dynamic'")
-    scale = float(scale)
-    if not (math.isfinite(scale) and scale > 0):
+    is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
+    if not is_number or not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale = {scale!r} must be a positive number or 'dynamic'")
     if KERAS_3:
-        inner.loss_scale_factor = scale
+        optimizer.loss_scale_factor = float(scale)
         return optimizer
-    return wrapper(optimizer, dynamic=False, initial_scale=scale)
+    return wrapper(optimizer, dynamic=False, initial_scale=float(scale))

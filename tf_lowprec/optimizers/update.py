@@ -73,12 +73,17 @@ class Update:
         }
 
 
-def check_inner(optimizer, wrapper):
-    """`optimizer` as an object, if LowPrecision can be put around it."""
-    given = optimizer
+def as_optimizer(given):
+    """A Keras optimizer, or the name of one, as an object."""
     optimizer = None if given is None else tf.keras.optimizers.get(given)
     if optimizer is None:
         raise ValueError(f"optimizer = {given!r} must be a Keras optimizer or the name of one")
+    return optimizer
+
+
+def check_inner(optimizer, wrapper):
+    """`optimizer` as an object, if LowPrecision can be put around it."""
+    optimizer = as_optimizer(optimizer)
     if isinstance(optimizer, wrapper):
         raise ValueError("optimizer is a LowPrecision already: wrap the one inside it")
     if getattr(optimizer, "_low_precision", False):
