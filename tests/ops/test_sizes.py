@@ -42,10 +42,9 @@ except tf.errors.ResourceExhaustedError:
 
 
 @pytest.mark.parametrize("kind", ["narrow", "aligned"])
-def test_no_memory_for_packed_operands(kind):
-    found = subprocess.run(
-        [sys.executable, "-c", OUT_OF_MEMORY, kind], capture_output=True, text=True, timeout=300
-    )
+def test_no_memory_for_packed_operands(kind, tmp_path):
+    command = [sys.executable, "-c", OUT_OF_MEMORY, kind]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert found.stdout.split() == ["caught"], found.stderr[-2000:]
 
 
