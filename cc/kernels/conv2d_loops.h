@@ -395,7 +395,10 @@ inline PathChoice ChoiceOf(const ConvBlock& block) {
 
 inline DriftingScale ConvDrift(const ConvBlock& block) {
   const ConvTask& task = block.task;
-  if (block.RowPanels(kRows) < kFewestDrifting) return {};
+  // Filters are scaled in memory: where they are large and images are small, that costs more.
+  constexpr int64_t kFewestPanels = 48;
+  const bool gradient = task.product.pass == ConvPass::kGradient;
+  if (block.RowPanels(kRows) < (gradient ? kFewestDrifting : kFewestPanels)) return {};
   return FindDrift(task.accumulator, task.a_spec, task.b_spec, block.source_range,
                    RightRange(block), ChoiceOf(block));
 }
