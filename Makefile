@@ -34,7 +34,7 @@ test-legacy-keras: tf_lowprec/_ops.so ## what depends on Keras, under TF_USE_LEG
 		tests/distribute \
 		tests/test_precision.py tests/test_policy_map.py tests/test_formats.py \
 		tests/test_export.py tests/test_weights.py tests/test_demo.py tests/analysis tests/test_convert.py \
-		tests/test_cli.py $(PYTEST_ARGS)
+		tests/test_convert_parts.py tests/test_cli.py $(PYTEST_ARGS)
 
 build: tf_lowprec/_ops.so ## set up and build the op library into tf_lowprec/
 

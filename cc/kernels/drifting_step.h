@@ -23,18 +23,14 @@ struct DriftingStep : SureStep {
     up_factor_ = Lanes::Set(up * factor);
   }
 
+  // kUp: the last step of a period.
+  template <bool kUp>
   void RoundPair(V& s0, V& s1, V a0, V a1, V b) const {
     const V t0 = Lanes::Fma(a0, b, s0), t1 = Lanes::Fma(a1, b, s1);
-    const V y0 = Lanes::Product(t0, factor_), y1 = Lanes::Product(t1, factor_);
-    s0 = Lanes::Sub(t0, y0);
-    s1 = Lanes::Sub(t1, y1);
-  }
-  // A period's last step.
-  void RoundPairUp(V& s0, V& s1, V a0, V a1, V b) const {
-    const V t0 = Lanes::Fma(a0, b, s0), t1 = Lanes::Fma(a1, b, s1);
-    const V y0 = Lanes::Product(t0, up_factor_), y1 = Lanes::Product(t1, up_factor_);
-    s0 = Lanes::Sub(Lanes::Product(t0, up_), y0);
-    s1 = Lanes::Sub(Lanes::Product(t1, up_), y1);
+    const V factor = kUp ? up_factor_ : factor_;
+    const V y0 = Lanes::Product(t0, factor), y1 = Lanes::Product(t1, factor);
+    s0 = Lanes::Sub(kUp ? Lanes::Product(t0, up_) : t0, y0);
+    s1 = Lanes::Sub(kUp ? Lanes::Product(t1, up_) : t1, y1);
   }
 
   const int64_t period;

@@ -72,16 +72,15 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
   const auto choose = [&](const PanelRange& a, const PanelRange& b) {
     return ChoosePath(task.accumulator, task.a_spec, task.b_spec, a, b, task.k, kSupport);
   };
+  const PanelRange left = RangeOf(task.a_range, row_tiles);
+  const PanelRange right = RangeOf(task.b_range, column_tiles);
   PathChoice choice;
-  if (!exact) {
-    choice = choose(RangeOf(task.a_range, row_tiles), RangeOf(task.b_range, column_tiles));
-  }
+  if (!exact) choice = choose(left, right);
   const bool all_alike = exact || IsFastest(choice);
   ScaledPanels panels(task, most_columns);
-  if (!exact && all_alike && end - begin >= kFewestDrifting * most_columns) {
-    tile.drift = panels.Start(FindDrift(task.accumulator, task.a_spec, task.b_spec,
-                                        RangeOf(task.a_range, row_tiles),
-                                        RangeOf(task.b_range, column_tiles), choice));
+  if (end - begin >= kFewestDrifting * most_columns) {
+    tile.drift =
+        panels.Start(FindDrift(task.accumulator, task.a_spec, task.b_spec, left, right, choice));
   }
   for (int64_t i = begin; i < end; ++i) {
     const int64_t block = i / (most_columns * row_tiles), first_column = block * most_columns;

@@ -98,15 +98,26 @@ inline bool AddTerms(const Step& the_step, const Sums& before, Sums& after, cons
   return false;
 }
 
+// One term of sums that drift; kUp: the last of its period.
+template <bool kUp, typename Step, typename V, int kSums, typename Left>
+LOWPREC_HD void AddDriftingTerm(const Step& step, V (&s)[kSums], const Left& left, int64_t i,
+                                const float* b) {
+  using L = typename Step::Lanes;
+  const V right = L::Load(b);
+  ForEach<kSums / 2>([&](auto pair) __attribute__((always_inline)) {
+    constexpr int kRow = 2 * decltype(pair)::value;
+    step.template RoundPair<kUp>(s[kRow], s[kRow + 1], L::Set(left(kRow, i)),
+                                 L::Set(left(kRow + 1, i)), right);
+  });
+}
+
 // The same of sums that drift: sums <- sums and `count` terms. `in_period` is the step's place in
 // its period, before and after.
 template <typename Step, typename Shape, typename Left>
 inline void AddDrifting(const Step& step, Sums<Step, Shape>& sums, const Left& left, const float* b,
                         int64_t count, int64_t& in_period) {
-  using L = typename Step::Lanes;
-  using V = typename L::Vector;
-  static_assert(Shape::kRows % 2 == 0 && Shape::kVectors == 1);
-  V s[Shape::kSums];
+  static_assert(Shape::kSums % 2 == 0 && Shape::kVectors == 1);
+  typename Step::V s[Shape::kSums];
   ForEach<Shape::kSums>([&](auto i) { s[i] = sums.s[i]; });
   constexpr bool kToZero = kCountsToZero<Left>;
   const int64_t end = kToZero ? 0 : count;
@@ -115,23 +126,11 @@ inline void AddDrifting(const Step& step, Sums<Step, Shape>& sums, const Left& l
     const int64_t last = Min(at + step.period - 1 - place, end);
     place += last - at;
     for (; at != last; ++at, b += kColumns) {
-      const int64_t i = kToZero ? at + count : at;
-      const V right = L::Load(b);
-      ForEach<Shape::kRows / 2>([&](auto pair) {
-        constexpr int kRow = 2 * decltype(pair)::value;
-        step.RoundPair(s[kRow], s[kRow + 1], L::Set(left(kRow, i)), L::Set(left(kRow + 1, i)),
-                       right);
-      });
+      AddDriftingTerm<false>(step, s, left, kToZero ? at + count : at, b);
     }
     if (at == end) break;
+    AddDriftingTerm<true>(step, s, left, kToZero ? at + count : at, b);
     place = 0;
-    const int64_t i = kToZero ? at + count : at;
-    const V right = L::Load(b);
-    ForEach<Shape::kRows / 2>([&](auto pair) {
-      constexpr int kRow = 2 * decltype(pair)::value;
-      step.RoundPairUp(s[kRow], s[kRow + 1], L::Set(left(kRow, i)), L::Set(left(kRow + 1, i)),
-                       right);
-    });
   }
   in_period = place;
   ForEach<Shape::kSums>([&](auto i) { sums.s[i] = s[i]; });

@@ -7,21 +7,13 @@ from tf_lowprec.formats import Rounding
 from tf_lowprec.ops._library import ops
 from tf_lowprec.ops.seeds import as_seed
 from tf_lowprec.ops.streams import Stream
+from tf_lowprec.ops.tensors import as_tensor
 from tf_lowprec.ops.xla import check_not_xla
-
-DENSE = {tf.SparseTensor: "tf.sparse.to_dense({0})", tf.RaggedTensor: "{0}.to_tensor()"}
 
 
 def as_float(x, argument="x"):
     """`x` as a float32 or float64 tensor; 16-bit floats widen exactly."""
-    for kind, fix in DENSE.items():
-        if isinstance(x, kind):
-            fix = fix.format(argument)
-            raise ValueError(f"{argument} is a {kind.__name__}; it must be dense: {fix}")
-    try:
-        x = tf.convert_to_tensor(x)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{argument} is no tensor of floats, but {type(x).__name__}") from error
+    x = as_tensor(x, argument)
     if x.dtype in (tf.float32, tf.float64):
         return x
     if x.dtype in (tf.float16, tf.bfloat16):

@@ -2,12 +2,12 @@
 
 import tensorflow as tf
 
-from tf_lowprec.ops.quantize import DENSE
+_DENSE = {tf.SparseTensor: "tf.sparse.to_dense({0})", tf.RaggedTensor: "{0}.to_tensor()"}
 
 
 def as_tensor(x, argument):
     """`x` as a dense tensor of its own type."""
-    for kind, fix in DENSE.items():
+    for kind, fix in _DENSE.items():
         if isinstance(x, kind):
             fix = fix.format(argument)
             raise ValueError(f"{argument} is a {kind.__name__}; it must be dense: {fix}")
