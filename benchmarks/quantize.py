@@ -1,4 +1,4 @@
-"""Speed of lp.quantize as ratios, in one run, to `x + 1` and to the same formula in TF ops.
+"""Speed of lp.quantize and lp.quantize_mx as ratios, in one run, to `x + 1` and to the same formula in TF ops.
 
     python benchmarks/quantize.py [--quick] [--results results]
 
@@ -25,6 +25,8 @@ CASES = {
     "BF16 nearest": lambda x: lp.quantize(x, lp.BF16),
     "BF16 stochastic": lambda x: lp.quantize(x, lp.BF16, "stochastic", SEED),
     "E4M3FN toward zero": lambda x: lp.quantize(x, lp.FP8_E4M3FN, "toward_zero"),
+    "MXFP8 E4M3 nearest": lambda x: lp.quantize_mx(x, lp.MXFP8_E4M3),
+    "MXFP4 E2M1 stochastic": lambda x: lp.quantize_mx(x, lp.MXFP4_E2M1, rounding="stochastic", seed=SEED),
 }
 
 
@@ -84,7 +86,7 @@ def main():
         axes.loglog(sizes, [results[n][name] / 1e9 for n in sizes], style, label=name)
     axes.set_xlabel("elements")
     axes.set_ylabel("G elements per second")
-    axes.set_title("lp.quantize against x + 1 and against TF ops")
+    axes.set_title("lp.quantize and lp.quantize_mx against x + 1 and against TF ops")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     values = {

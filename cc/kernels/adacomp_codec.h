@@ -106,7 +106,8 @@ class AdaCompGpuDecoder {
   ~AdaCompGpuDecoder();
   // What is wrong with it for a tensor of `num_elements`, or nullptr.
   const char* Check(int64_t num_elements);
-  void Add(bool first, float* y);
+  // y <- y and what it sends, or that alone if `first`. Returns why it could not start, or nullptr.
+  const char* Add(bool first, float* y);
 
  private:
   const GpuAllocate allocate_;

@@ -208,18 +208,19 @@ const char* AdaCompGpuDecoder::Check(int64_t num_elements) {
   return nullptr;
 }
 
-void AdaCompGpuDecoder::Add(bool first, float* y) {
+const char* AdaCompGpuDecoder::Add(bool first, float* y) {
   const GpuPacket& packet = *packet_;
   const int64_t n = packet.header.num_elements;
   if (packet.header.skip) {
     Fill(y, n, std::numeric_limits<float>::quiet_NaN(), stream_);
-    return;
+    return LaunchError();
   }
   if (first) Fill(y, n, 0.0f, stream_);
   const unsigned int blocks = GpuBlocks(packet.Layout().num_segments);
-  if (blocks == 0) return;
+  if (blocks == 0) return LaunchError();
   LOWPREC_LAUNCH(AdaCompListKernel, blocks, 1u, stream_, packet, list_);
   LOWPREC_LAUNCH(AdaCompAddKernel, blocks, kGpuThreads, stream_, packet, list_, y);
+  return LaunchError();
 }
 
 }  // namespace tf_lowprec

@@ -219,7 +219,7 @@ class AdaCompDecodeGpuOp : public AdaCompDecodeOpBase {
     Tensor* gradient = nullptr;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({num_elements}), &gradient));
     for (size_t i = 0; i < decoders.size(); ++i) {
-      decoders[i]->Add(i == 0, gradient->flat<float>().data());
+      OP_REQUIRES_OK(ctx, LaunchStatus(decoders[i]->Add(i == 0, gradient->flat<float>().data())));
     }
   }
 };

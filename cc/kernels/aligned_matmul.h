@@ -68,6 +68,10 @@ struct AlignedMatMul {
 // For the fastest instruction set that this CPU runs (TF_LOWPREC_ISA as in cpu_features.h).
 AlignedMatMul ChooseAlignedMatMul();
 
+// `batches` products on a CUDA stream (a cudaStream_t), on device memory that is not packed; in the
+// library if it was built with nvcc. Returns why it could not start, or nullptr.
+const char* LaunchAlignedMatMul(const AlignedMatMulTask& task, int64_t batches, void* stream);
+
 }  // namespace tf_lowprec
 
 #endif  // TF_LOWPREC_CC_KERNELS_ALIGNED_MATMUL_H_

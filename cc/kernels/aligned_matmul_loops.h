@@ -3,7 +3,7 @@
 #define TF_LOWPREC_CC_KERNELS_ALIGNED_MATMUL_LOOPS_H_
 
 #include "cc/kernels/aligned_matmul.h"
-#include "cc/numerics/aligned.h"
+#include "cc/kernels/aligned_spec.h"
 
 LOWPREC_BEGIN_NAMESPACE
 
@@ -108,28 +108,14 @@ inline void MultiplyRow(const AlignedMatMulTask& task, const float* a, const int
 
 // The same for one column, from operands of any kind.
 inline float MultiplyOne(const AlignedMatMulTask& task, const float* a, const float* b) {
-  AlignedSpec spec;
-  spec.fraction_bits = task.fraction_bits;
-  spec.exponent_bits = task.exponent_bits;
-  spec.mantissa_bits = task.mantissa_bits;
-  spec.nearest = task.nearest;
-  spec.a_min_exponent = task.a_format.min_exponent;
-  spec.b_min_exponent = task.b_format.min_exponent;
-  float sum = 0.0f, total = 0.0f;
-  int64_t since = 0;
+  const AlignedSpec spec = SpecOf(task);
+  AlignedSum sum(task.promote);
   for (int64_t first = 0; first < task.k; first += task.group) {
     const int64_t left = task.k - first;
     const int count = static_cast<int>(left < task.group ? left : task.group);
-    sum = AddAligned(spec, sum, a + first, 1, b + first * kLanes, kLanes, count);
-    since += count;
-    if (since == task.promote) {
-      total += sum;
-      sum = 0.0f;
-      since = 0;
-    }
+    sum.AddGroup(spec, a + first, 1, b + first * kLanes, kLanes, count);
   }
-  const float result = task.promote > 0 ? total + sum : sum;
-  return result == result ? result : FromBits<float>(kCanonicalNan);
+  return sum.Result();
 }
 
 inline void Multiply(const AlignedMatMulTask& task, int64_t begin, int64_t end) {

@@ -1,4 +1,4 @@
-// CPU OpKernel of Lowprec>AlignedMatMul: checks, threads; the loops are in aligned_matmul_loops.h.
+// OpKernels of Lowprec>AlignedMatMul: checks, threads; the loops are in aligned_matmul_loops.h.
 #include <atomic>
 
 #include "cc/kernels/aligned_matmul.h"
@@ -43,10 +43,10 @@ class Packed {
   Tensor floats_, exponents_, special_;
 };
 
-class AlignedMatMulOp : public OpKernel {
+// What both devices do: attributes, shapes, the output. Run fills one that is not empty.
+class AlignedMatMulOpBase : public OpKernel {
  public:
-  explicit AlignedMatMulOp(OpKernelConstruction* ctx)
-      : OpKernel(ctx), kernel_(ChooseAlignedMatMul()) {
+  explicit AlignedMatMulOpBase(OpKernelConstruction* ctx) : OpKernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("transpose_a", &task_.transpose_a));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("transpose_b", &task_.transpose_b));
     for (const char* name : {"a_format", "b_format"}) {
@@ -106,17 +106,39 @@ class AlignedMatMulOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, shape, &product));
     if (product->NumElements() == 0) return;
 
-    const float* a_data = a.flat<float>().data();
-    const float* b_data = b.flat<float>().data();
-    float* c_data = product->flat<float>().data();
-    const auto entry = [&](int64_t batch) {
-      const bool own = !broadcast.IsBroadcastingRequired();
-      AlignedMatMulTask part = task;
-      part.a = a_data + (own ? batch : broadcast.x_batch_indices()[batch]) * task.m * task.k;
-      part.b = b_data + (own ? batch : broadcast.y_batch_indices()[batch]) * task.k * task.n;
-      part.c = c_data + batch * task.m * task.n;
-      return part;
-    };
+    task.a = a.flat<float>().data();
+    task.b = b.flat<float>().data();
+    task.c = product->flat<float>().data();
+    Run(ctx, task, broadcast);
+  }
+
+ protected:
+  // task's operands are those of all batch entries.
+  virtual void Run(OpKernelContext* ctx, const AlignedMatMulTask& task,
+                   const MatMulBCast& broadcast) = 0;
+
+  static AlignedMatMulTask Entry(const AlignedMatMulTask& task, const MatMulBCast& broadcast,
+                                 int64_t batch) {
+    const bool own = !broadcast.IsBroadcastingRequired();
+    AlignedMatMulTask part = task;
+    part.a += (own ? batch : broadcast.x_batch_indices()[batch]) * task.m * task.k;
+    part.b += (own ? batch : broadcast.y_batch_indices()[batch]) * task.k * task.n;
+    part.c += batch * task.m * task.n;
+    return part;
+  }
+
+ private:
+  AlignedMatMulTask task_;
+};
+
+class AlignedMatMulCpuOp : public AlignedMatMulOpBase {
+ public:
+  explicit AlignedMatMulCpuOp(OpKernelConstruction* ctx)
+      : AlignedMatMulOpBase(ctx), kernel_(ChooseAlignedMatMul()) {}
+
+ protected:
+  void Run(OpKernelContext* ctx, const AlignedMatMulTask& task,
+           const MatMulBCast& broadcast) override {
     const int64_t batches = broadcast.output_batch_size();
     if (batches > 1) {  // each entry is one thread's
       std::atomic<bool> out_of_memory{false};
@@ -127,7 +149,7 @@ class AlignedMatMulOp : public OpKernel {
           return;
         }
         for (int64_t batch = begin; batch < end; ++batch) {
-          AlignedMatMulTask part = entry(batch);
+          AlignedMatMulTask part = Entry(task, broadcast, batch);
           packed.Lend(&part);
           kernel_.pack_a(part, 0, part.m);
           kernel_.pack_b(part, 0, part.Panels());
@@ -138,7 +160,7 @@ class AlignedMatMulOp : public OpKernel {
                   absl::ResourceExhaustedError("out of memory for a thread's packed operands"));
       return;
     }
-    AlignedMatMulTask part = entry(0);
+    AlignedMatMulTask part = Entry(task, broadcast, 0);
     Packed packed;
     OP_REQUIRES_OK(ctx, packed.Allocate(ctx, part));
     packed.Lend(&part);
@@ -153,10 +175,33 @@ class AlignedMatMulOp : public OpKernel {
 
  private:
   const AlignedMatMul kernel_;
-  AlignedMatMulTask task_;
 };
 
-REGISTER_KERNEL_BUILDER(Name("Lowprec>AlignedMatMul").Device(DEVICE_CPU), AlignedMatMulOp);
+REGISTER_KERNEL_BUILDER(Name("Lowprec>AlignedMatMul").Device(DEVICE_CPU), AlignedMatMulCpuOp);
+
+#if GOOGLE_CUDA
+class AlignedMatMulGpuOp : public AlignedMatMulOpBase {
+ public:
+  using AlignedMatMulOpBase::AlignedMatMulOpBase;
+
+ protected:
+  void Run(OpKernelContext* ctx, const AlignedMatMulTask& task,
+           const MatMulBCast& broadcast) override {
+    const int64_t batches = broadcast.output_batch_size();
+    if (!broadcast.IsBroadcastingRequired()) {
+      OP_REQUIRES_OK(ctx, LaunchStatus(LaunchAlignedMatMul(task, batches, CudaStream(ctx))));
+      return;
+    }
+    for (int64_t batch = 0; batch < batches; ++batch) {
+      OP_REQUIRES_OK(ctx, LaunchStatus(LaunchAlignedMatMul(Entry(task, broadcast, batch), 1,
+                                                           CudaStream(ctx))));
+    }
+  }
+};
+
+REGISTER_KERNEL_BUILDER(Name("Lowprec>AlignedMatMul").Device(::tensorflow::DEVICE_GPU),
+                        AlignedMatMulGpuOp);
+#endif
 
 }  // namespace
 }  // namespace tf_lowprec

@@ -219,11 +219,12 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
 Conv2D ChooseConv2D();
 
 // The same products, of all groups, on a CUDA stream (a cudaStream_t); in the library if it was
-// built with nvcc. Patches are gathered tile by tile, into shared memory.
+// built with nvcc. Patches are gathered tile by tile, into shared memory. Returns why it could not
+// start, or nullptr.
 struct GpuConv2DTask : GpuGemmTask {  // a: the image; b: filters, or in kGradient dy
   ConvProduct product;
 };
-void LaunchConv2D(const GpuConv2DTask& task, void* stream);
+const char* LaunchConv2D(const GpuConv2DTask& task, void* stream);
 
 }  // namespace tf_lowprec
 

@@ -227,8 +227,9 @@ class Conv2DGpuOp : public Conv2DOpBase {
                    const Tensor& b, const uint32_t seed[2], float* c, int64_t size) const override {
     GpuConv2DTask gpu;
     gpu.product = product;
-    return MultiplyOnGpu(ctx, gemm_, a, b, seed, c, size, gpu,
-                         [&](const GpuConv2DTask& task) { LaunchConv2D(task, CudaStream(ctx)); });
+    return MultiplyOnGpu(ctx, gemm_, a, b, seed, c, size, gpu, [&](const GpuConv2DTask& task) {
+      return LaunchConv2D(task, CudaStream(ctx));
+    });
   }
 };
 

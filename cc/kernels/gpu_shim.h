@@ -215,6 +215,15 @@ inline bool FetchFromGpu(void* to, const void* from, size_t bytes, void* stream)
 #endif
 }
 
+// Why a launch failed, here or before, or nullptr; the kernels themselves may still be running.
+inline const char* LaunchError() {
+#if defined(__CUDACC__)
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) return cudaGetErrorString(error);
+#endif
+  return nullptr;
+}
+
 }  // namespace tf_lowprec
 
 #endif  // TF_LOWPREC_CC_KERNELS_GPU_SHIM_H_

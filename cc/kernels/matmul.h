@@ -147,13 +147,14 @@ struct GpuGemmTask {
 };
 
 // The same product as MatMul's on a CUDA stream (a cudaStream_t): c[batch] = op(a[batch])
-// op(b[batch]). In the library if it was built with nvcc.
+// op(b[batch]). In the library if it was built with nvcc. Returns why it could not start, or
+// nullptr.
 struct GpuMatMulTask : GpuGemmTask {  // a: [m, k], or [k, m] if transpose_a; b likewise
   int64_t m = 0, n = 0, k = 0, batches = 1;
   int64_t a_step = 0, b_step = 0;  // elements from one batch to the next
   bool transpose_a = false, transpose_b = false;
 };
-void LaunchMatMul(const GpuMatMulTask& task, void* stream);
+const char* LaunchMatMul(const GpuMatMulTask& task, void* stream);
 
 // For the fastest instruction set that this CPU runs (TF_LOWPREC_ISA as in cpu_features.h).
 MatMul ChooseMatMul();

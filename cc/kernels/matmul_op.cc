@@ -251,8 +251,10 @@ class MatMulGpuOp : public MatMulOpBase {
         if (whole.random_bits != nullptr) {
           part.random_bits = whole.random_bits + part.index * task.Steps();
         }
-        LaunchMatMul(part, CudaStream(ctx));
+        const char* const error = LaunchMatMul(part, CudaStream(ctx));
+        if (error != nullptr) return error;
       }
+      return static_cast<const char*>(nullptr);
     };
     OP_REQUIRES_OK(ctx, MultiplyOnGpu(ctx, gemm_, a, b, task.seed, c, size, gpu, launch));
   }

@@ -112,12 +112,12 @@ inline void RoundSharded(::tensorflow::OpKernelContext* ctx, QuantizeTask task,
 
 #if GOOGLE_CUDA
 // Rounds n elements from x to y, or in place, all in device memory.
-inline void RoundOnGpu(::tensorflow::OpKernelContext* ctx, QuantizeTask task,
-                       const uint32_t seed[2], const float* x, float* y, int64_t n) {
+inline absl::Status RoundOnGpu(::tensorflow::OpKernelContext* ctx, QuantizeTask task,
+                               const uint32_t seed[2], const float* x, float* y, int64_t n) {
   task.x32 = x;
   task.y = y;
   SetSeed(seed, &task);
-  LaunchQuantize(task, n, CudaStream(ctx));
+  return LaunchStatus(LaunchQuantize(task, n, CudaStream(ctx)));
 }
 
 // x after its roundings; x itself if there are none.
@@ -131,7 +131,7 @@ inline absl::Status RoundOperandOnGpu(::tensorflow::OpKernelContext* ctx,
   const float* from = x.flat<float>().data();
   float* to = out->flat<float>().data();
   for (const QuantizeTask& stage : rounding.stages) {
-    RoundOnGpu(ctx, stage, seed, from, to, x.NumElements());
+    TF_RETURN_IF_ERROR(RoundOnGpu(ctx, stage, seed, from, to, x.NumElements()));
     from = to;
   }
   return absl::OkStatus();
@@ -160,9 +160,8 @@ absl::Status MultiplyOnGpu(::tensorflow::OpKernelContext* ctx, const GemmAttribu
   task.seed[0] = seed[0];
   task.seed[1] = seed[1];
   task.stream = gemm.stream;
-  launch(task);
-  if (gemm.rounds_output) RoundOnGpu(ctx, gemm.output, seed, c, c, size);
-  return absl::OkStatus();
+  TF_RETURN_IF_ERROR(LaunchStatus(launch(task)));
+  return gemm.rounds_output ? RoundOnGpu(ctx, gemm.output, seed, c, c, size) : absl::OkStatus();
 }
 #endif  // GOOGLE_CUDA
 

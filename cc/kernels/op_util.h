@@ -83,6 +83,13 @@ inline absl::Status ReadSeed(const ::tensorflow::Tensor& seed, uint32_t key[2]) 
 }
 
 #if GOOGLE_CUDA
+// Of what a launch returns.
+inline absl::Status LaunchStatus(const char* error) {
+  return error == nullptr
+             ? absl::OkStatus()
+             : absl::InternalError(absl::StrCat("a CUDA kernel could not start: ", error));
+}
+
 // The cudaStream_t that a GPU kernel has to use.
 inline void* CudaStream(::tensorflow::OpKernelContext* ctx) {
   return ctx->op_device_context()->stream()->platform_specific_handle().stream;

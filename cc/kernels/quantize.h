@@ -37,12 +37,12 @@ using QuantizeFn = void (*)(const QuantizeTask& task, int64_t begin, int64_t end
 QuantizeFn ChooseQuantize();
 
 // The same on a CUDA stream (a cudaStream_t), on device memory; in the library if it was built with
-// nvcc. random_bits are taken modulo 2^24.
-void LaunchQuantize(const QuantizeTask& task, int64_t n, void* stream);
-void LaunchQuantizeGrad(const float* dy, const float* x, float* dx, int64_t n, float lowest,
-                        float highest, void* stream);
-void LaunchQuantizeGrad(const float* dy, const double* x, double* dx, int64_t n, double lowest,
-                        double highest, void* stream);
+// nvcc. random_bits are taken modulo 2^24. Return why they could not start, or nullptr.
+const char* LaunchQuantize(const QuantizeTask& task, int64_t n, void* stream);
+const char* LaunchQuantizeGrad(const float* dy, const float* x, float* dx, int64_t n, float lowest,
+                               float highest, void* stream);
+const char* LaunchQuantizeGrad(const float* dy, const double* x, double* dx, int64_t n,
+                               double lowest, double highest, void* stream);
 
 }  // namespace tf_lowprec
 

@@ -160,7 +160,7 @@ class QuantizeGpuOp : public QuantizeOpBase<T> {
 
  protected:
   void Run(OpKernelContext* ctx, const QuantizeTask& task, int64_t n) override {
-    LaunchQuantize(task, n, CudaStream(ctx));
+    OP_REQUIRES_OK(ctx, LaunchStatus(LaunchQuantize(task, n, CudaStream(ctx))));
   }
 };
 
@@ -171,7 +171,8 @@ class QuantizeGradGpuOp : public QuantizeGradOpBase<T> {
 
  protected:
   void Run(OpKernelContext* ctx, const float* dy, const T* x, T* dx, int64_t n) override {
-    LaunchQuantizeGrad(dy, x, dx, n, this->lowest_, this->highest_, CudaStream(ctx));
+    OP_REQUIRES_OK(ctx, LaunchStatus(LaunchQuantizeGrad(dy, x, dx, n, this->lowest_, this->highest_,
+                                                        CudaStream(ctx))));
   }
 };
 

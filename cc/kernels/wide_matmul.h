@@ -39,8 +39,9 @@ struct WideMatMul {
 };
 
 // The same for `batches` matrices one after the other, on a CUDA stream (a cudaStream_t) and device
-// memory; in the library if it was built with nvcc. Needs neither packed_a nor a_has_nan.
-void LaunchWideMatMul(const WideMatMulTask& task, int64_t batches, void* stream);
+// memory; in the library if it was built with nvcc. Needs neither packed_a nor a_has_nan. Returns
+// why it could not start, or nullptr.
+const char* LaunchWideMatMul(const WideMatMulTask& task, int64_t batches, void* stream);
 
 // For the fastest instruction set that this CPU runs (TF_LOWPREC_ISA as in cpu_features.h).
 WideMatMul ChooseWideMatMul();

@@ -2,7 +2,8 @@
 #include "cc/kernels/wide_matmul_gpu.h"
 
 namespace tf_lowprec {
-void LaunchWideMatMul(const WideMatMulTask& task, int64_t batches, void* stream) {
+const char* LaunchWideMatMul(const WideMatMulTask& task, int64_t batches, void* stream) {
   LaunchWideMatMulTiles(task, batches, stream);
+  return LaunchError();
 }
 }  // namespace tf_lowprec

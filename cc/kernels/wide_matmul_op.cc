@@ -110,7 +110,7 @@ class WideMatMulGpuOp : public WideMatMulOpBase {
 
  protected:
   void Run(OpKernelContext* ctx, WideMatMulTask task, int64_t batches) override {
-    LaunchWideMatMul(task, batches, CudaStream(ctx));
+    OP_REQUIRES_OK(ctx, LaunchStatus(LaunchWideMatMul(task, batches, CudaStream(ctx))));
   }
 };
 

@@ -121,6 +121,31 @@ LOWPREC_HD float AddAligned(const AlignedSpec& spec, float s, const float* a, in
   return RoundSum(sum, quantum, spec);
 }
 
+// A dot product, group after group; after `promote` terms (a multiple of a group's; 0: never) the
+// sum is added to a float32 and begins anew.
+struct AlignedSum {
+  int64_t promote;
+  float sum = 0.0f, total = 0.0f;
+  int64_t since = 0;  // terms since the sum began
+
+  LOWPREC_HD explicit AlignedSum(int64_t promote_after) : promote(promote_after) {}
+
+  LOWPREC_HD void AddGroup(const AlignedSpec& spec, const float* a, int64_t a_step, const float* b,
+                           int64_t b_step, int count) {
+    sum = AddAligned(spec, sum, a, a_step, b, b_step, count);
+    since += count;
+    if (since == promote) {
+      total += sum;
+      sum = 0.0f;
+      since = 0;
+    }
+  }
+  LOWPREC_HD float Result() const {
+    const float result = promote > 0 ? total + sum : sum;
+    return result == result ? result : FromBits<float>(kCanonicalNan);
+  }
+};
+
 LOWPREC_END_NAMESPACE
 
 #endif  // TF_LOWPREC_CC_NUMERICS_ALIGNED_H_
