@@ -1,4 +1,4 @@
-"""Speed of lp.quantize and lp.quantize_mx as ratios, in one run, to `x + 1` and to the same formula in TF ops.
+"""Speed of lp.quantize and lp.quantize_mx as ratios, in one run, to `x + 1` and to TF ops.
 
     python benchmarks/quantize.py [--quick] [--results results]
 
@@ -26,7 +26,9 @@ CASES = {
     "BF16 stochastic": lambda x: lp.quantize(x, lp.BF16, "stochastic", SEED),
     "E4M3FN toward zero": lambda x: lp.quantize(x, lp.FP8_E4M3FN, "toward_zero"),
     "MXFP8 E4M3 nearest": lambda x: lp.quantize_mx(x, lp.MXFP8_E4M3),
-    "MXFP4 E2M1 stochastic": lambda x: lp.quantize_mx(x, lp.MXFP4_E2M1, rounding="stochastic", seed=SEED),
+    "MXFP4 E2M1 stochastic": lambda x: lp.quantize_mx(
+        x, lp.MXFP4_E2M1, rounding="stochastic", seed=SEED
+    ),
 }
 
 
