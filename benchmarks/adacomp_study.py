@@ -22,7 +22,6 @@ of the same name, which has to be finished first). Bytes are those of the packet
 
 import argparse
 import dataclasses
-import itertools
 import json
 import math
 import os
@@ -412,20 +411,26 @@ def plot(records, path):
         rows, 3, figsize=(12, 4.6 * rows), layout="constrained", squeeze=False
     )
     styles = {"dense": "--", "adacomp": "-", "top_k": "-."}
+
+    def setting(record):  # a dense run has the color of the AdaComp run beside it
+        return record["optimizer"], len(record["errors"])
+
     for axes in grid.flat[len(networks) :]:
         axes.set_axis_off()
     for axes, network in zip(grid.flat, networks):
-        greys = itertools.cycle(("0.0", "0.35", "0.5", "0.65", "0.75"))  # of dense runs
-        for name, record in records.items():
-            if record["network"] != network:
-                continue
+        own = {name: r for name, r in records.items() if r["network"] == network}
+        compressed = [name for name, r in own.items() if r["method"] != "dense"]
+        colors = {name: f"C{i}" for i, name in enumerate(compressed)}
+        usual = setting(own[compressed[0]]) if compressed else None
+        beside = {setting(own[name]): color for name, color in colors.items()} | {usual: "black"}
+        for name, record in own.items():
             epochs = range(1, len(record["errors"]) + 1)
             label = name.removeprefix(f"{network}-")
             method = record["method"]
-            color = next(greys) if method == "dense" else None
-            axes.plot(
-                epochs, record["errors"], styles[method], color=color, marker=".", label=label
-            )
+            style = ":" if method == "dense" and record["learners"] > 1 else styles[method]
+            color = colors.get(name) or beside.get(setting(record), "0.5")
+            marker = "x" if method == "dense" else "."
+            axes.plot(epochs, record["errors"], style, color=color, marker=marker, label=label)
         axes.set_title(TITLES[network])
         axes.set_xlabel("epoch")
         axes.set_ylabel("test error, %")

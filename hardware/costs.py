@@ -78,8 +78,10 @@ def plot_pareto(table, path):
     from matplotlib.figure import Figure
 
     runs = json.loads((ROOT / "docs/accumulation/accumulator_bits.json").read_text())["runs"]
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 6), layout="constrained")
     axis = figure.subplots()
+    # Where the numbers of each curve stand, for those of neighbours not to meet.
+    places = ((0, 5), (0, -11), (-6, -11), (6, 5))
     for number, (rounding, chunk) in enumerate(
         (r, c) for c in (64, None) for r in ("nearest_even", "toward_zero")
     ):
@@ -91,19 +93,17 @@ def plot_pareto(table, path):
                 points.append((table["areas"][key], run["test_error_percent"][-1], run["bits"]))
         if not points:
             continue
-        points.sort()
+        points.sort(key=lambda point: point[2])
         color = f"C{number}"
         label = f"{rounding.replace('_', ' ')}, {'chunks of 64' if chunk else 'one sum'}"
-        axis.plot(*list(zip(*points))[:2], color=color, alpha=0.3)
-        axis.plot([], [], color=color, label=label)
-        for gates, error, bits in points:
-            size = 6 if bits < 10 else 10
-            axis.plot([gates], [min(error, MOST)], marker=f"${bits}$", ms=size, color=color)
-            if error > MOST:
-                axis.annotate(
-                    f"{error} %", (gates, MOST), xytext=(6, -3), textcoords="offset points",
-                    fontsize="small", color=color,
-                )  # fmt: skip
+        gates, errors = [p[0] for p in points], [min(p[1], MOST) for p in points]
+        axis.plot(gates, errors, "-", color=color, alpha=0.25)
+        axis.plot(gates, errors, "o", color=color, markersize=4, label=label)
+        for (x, error, bits), y in zip(points, errors):
+            axis.annotate(
+                f"{bits}" if error == y else f"{bits}: {error} %", (x, y), xytext=places[number],
+                textcoords="offset points", ha="center", fontsize="small", color=color,
+            )  # fmt: skip
     base = next(run for run in runs if run["bits"] is None)["test_error_percent"][-1]
     gates = table["areas"]["8,23,nearest_even,one sum"]
     axis.plot([gates], [base], "k*", label="float32 accumulation (trained in float32)")
@@ -111,7 +111,7 @@ def plot_pareto(table, path):
     axis.set_xlabel("area of a multiply-accumulate unit, gate equivalents")
     axis.set_ylabel("test error after 2 epochs, %")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize="small", title="MNIST DNN; numbers are mantissa bits")
+    axis.legend(fontsize="small", title="MNIST DNN; numbers are mantissa bits, which lines go through in order")
     figure.savefig(path, dpi=120)
 
 
