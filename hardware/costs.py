@@ -111,7 +111,8 @@ def plot_pareto(table, path):
     axis.set_xlabel("area of a multiply-accumulate unit, gate equivalents")
     axis.set_ylabel("test error after 2 epochs, %")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize="small", title="MNIST DNN; numbers are mantissa bits, which lines go through in order")
+    title = "MNIST DNN; lines go through the mantissa bits in order"
+    axis.legend(fontsize="small", title=title)
     figure.savefig(path, dpi=120)
 
 
