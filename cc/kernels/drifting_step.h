@@ -12,31 +12,43 @@ struct DriftingStep : SureStep {
   using Lanes = FloatLanes;
   using V = Lanes::Vector;
   using Careful = DriftingStep;
-  using Chunk = NearestStep<Lanes, NearestMethod::kScaled, false>::Chunk;
+  // Adds sums, `scale` taking them out of theirs, to totals, which have none.
+  struct Chunk {
+    explicit Chunk(const AccumulatorSpec& spec) : step(spec) {}
+    void Add(float* total, V sum, V scale) const {
+      Lanes::Store(total, step.Rounded(Lanes::Fma(sum, scale, Lanes::Load(total))));
+    }
+    NearestStep<Lanes, NearestMethod::kScaled, false> step;
+  };
   static constexpr bool kDrifts = true;
 
   explicit DriftingStep(const DriftingScale& drift) : period(drift.period) {
     const float factor = 1 - PowerOfTwo(-drift.drop);
     const float up = PowerOfTwo(drift.drop * drift.period);
     factor_ = Lanes::Set(factor);
-    up_ = Lanes::Set(up);
-    up_factor_ = Lanes::Set(up * factor);
+    Lanes::Store(up_, Lanes::Set(up));
+    Lanes::Store(up_factor_, Lanes::Set(up * factor));
   }
 
   // kUp: the last step of a period.
   template <bool kUp>
   void RoundPair(V& s0, V& s1, V a0, V a1, V b) const {
     const V t0 = Lanes::Fma(a0, b, s0), t1 = Lanes::Fma(a1, b, s1);
-    const V factor = kUp ? up_factor_ : factor_;
-    const V y0 = Lanes::Product(t0, factor), y1 = Lanes::Product(t1, factor);
-    s0 = Lanes::Sub(kUp ? Lanes::Product(t0, up_) : t0, y0);
-    s1 = Lanes::Sub(kUp ? Lanes::Product(t1, up_) : t1, y1);
+    if constexpr (kUp) {
+      const V factor = Lanes::Load(up_factor_), up = Lanes::Load(up_);
+      s0 = Lanes::Sub(Lanes::Product(t0, up), Lanes::Product(t0, factor));
+      s1 = Lanes::Sub(Lanes::Product(t1, up), Lanes::Product(t1, factor));
+    } else {
+      s0 = Lanes::Sub(t0, Lanes::Product(t0, factor_));
+      s1 = Lanes::Sub(t1, Lanes::Product(t1, factor_));
+    }
   }
 
   const int64_t period;
 
  private:
-  V factor_, up_, up_factor_;
+  V factor_;
+  alignas(64) float up_[Lanes::kLanes], up_factor_[Lanes::kLanes];
 };
 
 LOWPREC_END_NAMESPACE

@@ -60,9 +60,9 @@ struct DriftingScale {
     return period == other.period && drop == other.drop && first == other.first;
   }
   // Before step k.
-  LOWPREC_HD int Exponent(int64_t k) const {
-    return period > 0 ? first - drop * static_cast<int>(k % period) : 0;
-  }
+  LOWPREC_HD int Exponent(int64_t k) const { return period > 0 ? ExponentAt(k % period) : 0; }
+  // Before the step at that place in its period.
+  LOWPREC_HD int ExponentAt(int64_t place) const { return first - drop * static_cast<int>(place); }
 };
 
 // A matrix to be packed. A panel holds, for each k, the elements of `width` lanes side by side;

@@ -114,8 +114,8 @@ LOWPREC_HD void AddDriftingTerm(const Step& step, V (&s)[kSums], const Left& lef
 // The same of sums that drift: sums <- sums and `count` terms. `in_period` is the step's place in
 // its period, before and after.
 template <typename Step, typename Shape, typename Left>
-inline void AddDrifting(const Step& step, Sums<Step, Shape>& sums, const Left& left, const float* b,
-                        int64_t count, int64_t& in_period) {
+LOWPREC_HD void AddDrifting(const Step& step, Sums<Step, Shape>& sums, const Left& left,
+                            const float* b, int64_t count, int64_t& in_period) {
   static_assert(Shape::kSums % 2 == 0 && Shape::kVectors == 1);
   typename Step::V s[Shape::kSums];
   ForEach<Shape::kSums>([&](auto i) { s[i] = sums.s[i]; });
@@ -129,7 +129,9 @@ inline void AddDrifting(const Step& step, Sums<Step, Shape>& sums, const Left& l
       AddDriftingTerm<false>(step, s, left, kToZero ? at + count : at, b);
     }
     if (at == end) break;
-    AddDriftingTerm<true>(step, s, left, kToZero ? at + count : at, b);
+    const Step* up = &step;
+    __asm__("" : "+r"(up));  // what only this term needs must not take registers of the loop before
+    AddDriftingTerm<true>(*up, s, left, kToZero ? at + count : at, b);
     place = 0;
   }
   in_period = place;
@@ -254,6 +256,16 @@ LOWPREC_HD void AddChunk(const Chunk& step, Sums<Step, Shape>& sums, float* tota
   ForEach<Shape::kSums>([&](auto i) { sums.s[i] = L::Set(0); });
 }
 
+// The same of sums that drift, which `scale` takes out of their scale.
+template <typename Chunk, typename Step, typename Shape>
+LOWPREC_HD void AddDriftingChunk(const Chunk& step, Sums<Step, Shape>& sums, typename Step::V scale,
+                                 float* totals) {
+  ForEach<Shape::kSums>([&](auto i) __attribute__((always_inline)) {
+    step.Add(totals + i * kColumns, sums.s[i], scale);
+  });
+  ForEach<Shape::kSums>([&](auto i) { sums.s[i] = Step::Lanes::Set(0); });
+}
+
 template <typename Step>
 Step MakeStep(const TileTask& tile) {
   if constexpr (Step::kDrifts) {
@@ -296,7 +308,7 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
     [[maybe_unused]] int64_t in_period = kDrifts ? tile.k_begin % tile.drift.period : 0;
     // Into the scale of a step of the period, or out of it.
     [[maybe_unused]] const auto scale = [&](int sign) {
-      const typename L::Vector power = L::Set(PowerOfTwo(sign * tile.drift.Exponent(in_period)));
+      const typename L::Vector power = L::Set(PowerOfTwo(sign * tile.drift.ExponentAt(in_period)));
       ForEach<Shape::kSums>([&](auto i) { sums[0].s[i] = L::Product(sums[0].s[i], power); });
     };
     if constexpr (kDrifts) scale(1);
@@ -365,9 +377,13 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
         }
       }
       if (chunk <= 0 || (end != chunk_end && end != tile.k)) continue;
-      if constexpr (kDrifts) scale(-1);
-      for (int part = 0; part < kParts; ++part) {
-        AddChunk(chunk_step, sums[part], &tile.totals[top][part * kWidth]);
+      if constexpr (kDrifts) {
+        AddDriftingChunk(chunk_step, sums[0], L::Set(PowerOfTwo(-tile.drift.ExponentAt(in_period))),
+                         &tile.totals[top][0]);
+      } else {
+        for (int part = 0; part < kParts; ++part) {
+          AddChunk(chunk_step, sums[part], &tile.totals[top][part * kWidth]);
+        }
       }
     }
     if constexpr (kDrifts) scale(-1);
