@@ -114,6 +114,15 @@ LOWPREC_HD_INLINE int64_t SumExponent(int64_t term, int64_t n, int mantissa_bits
   return term + log2;
 }
 
+// The same of the sums of k terms and of their chunks.
+LOWPREC_HD_INLINE int64_t SumsExponent(const AccumulatorSpec& spec, int64_t term, int64_t k) {
+  const Rounding rounding = static_cast<Rounding>(spec.rounding);
+  const int64_t chunk = spec.chunk > 0 && spec.chunk < k ? spec.chunk : k;
+  const int64_t sum = SumExponent(term, chunk, spec.mantissa_bits, rounding);
+  if (chunk == k) return sum;
+  return SumExponent(sum, (k + chunk - 1) / chunk, spec.mantissa_bits, rounding);
+}
+
 // log2 of a bound on stochastic sums after n terms of magnitude <= 2^term, from sums <= 2^start:
 // (2^start + n 2^term) (1 + 2^-m)^n.
 LOWPREC_HD_INLINE int64_t GrownExponent(int64_t start, int64_t term, int64_t n, int mantissa_bits) {
@@ -125,9 +134,7 @@ LOWPREC_HD_INLINE int64_t GrownExponent(int64_t start, int64_t term, int64_t n, 
 
 // Whether sums of at most 2^sum neither overflow the format nor, on the way, a float32.
 LOWPREC_HD_INLINE bool HoldsSums(const FloatFormat& f, int64_t sum) {
-  const int max_exponent =
-      static_cast<int>(ToBits<float>(FloatFromCode(f, FloatMaxCode(f))) >> 23) - 127;
-  return sum <= max_exponent && sum + 25 - f.mantissa_bits <= 127 && sum <= 125;
+  return sum <= FloatMaxExponent(f) && sum + 25 - f.mantissa_bits <= 127 && sum <= 125;
 }
 
 // What is said above of W, m and B.
@@ -163,10 +170,7 @@ LOWPREC_HD_INLINE PathChoice ChoosePath(const AccumulatorSpec& spec, const Opera
   const bool zero = a.zero || b.zero;
   const int quantum = zero ? 0 : a.quantum + b.quantum;
   const int64_t term = zero ? 0 : a.exponent + b.exponent;
-  const int64_t chunk = spec.chunk > 0 && spec.chunk < k ? spec.chunk : k;
-  int64_t sum = SumExponent(term, chunk, m, rounding);
-  if (chunk < k) sum = SumExponent(sum, (k + chunk - 1) / chunk, m, rounding);
-
+  const int64_t sum = SumsExponent(spec, term, k);
   const bool may_overflow = !HoldsSums(f, sum);
   if (may_overflow && !(rounding == Rounding::kStochastic && support.looks_at_sums)) return {};
 

@@ -297,7 +297,7 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
           const int64_t size = block.Groups() * (block.k_end - k) * plan.column_step;
           if (packed_k != k) {
             packed_k = k;
-            block.drift = {};
+            block.drift = kernel.expect_drift(block);
             parallel_for(units, size * 2 / units,
                          [&](int64_t from, int64_t to) { kernel.pack_b(block, from, to); });
           }

@@ -184,6 +184,8 @@ struct Conv2D {
   // Rows [begin, end) of the padded images; ranges merge into `range`.
   void (*pad)(const ConvBlock& block, const ConvPlan& plan, int64_t first_image, int64_t begin,
               int64_t end, float* out, PanelRange* range);
+  // The scale, for block.drift, that pack_b is to write packed_b in.
+  DriftingScale (*expect_drift)(const ConvBlock& block);
   void (*pack_b)(const ConvBlock& block, int64_t begin, int64_t end);
   // The scale that suits the block once it is packed, and packed_b's change to it from block.drift.
   DriftingScale (*drift)(const ConvBlock& block);

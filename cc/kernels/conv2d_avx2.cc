@@ -14,6 +14,7 @@ Conv2D Conv2DAvx2() {
              int64_t end, float* out, PanelRange* range) {
             avx2::ConvPad(block, plan, first_image, begin, end, out, range, QuantizeAvx2);
           },
+          avx2::ConvExpectDrift,
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             avx2::ConvPackB(block, begin, end, QuantizeAvx2);
           },

@@ -22,14 +22,32 @@ inline PathChoice ChoiceOf(const ConvBlock& block) {
                     RightRange(block), task.product.Length(), kSupport);
 }
 
+// For fewer panels of rows scaling costs what drifting gains.
+inline bool HasRowsToDrift(const ConvBlock& block) {
+  return block.num_runs > 0 && block.RowPanels(kRows) >= kFewestDrifting;
+}
+
+inline DriftingScale ConvExpectDrift(const ConvBlock& block) {
+  const ConvTask& task = block.task;
+  return HasRowsToDrift(block)
+             ? ExpectDrift(task.accumulator, task.a_spec, task.b_spec, task.product.Length())
+             : DriftingScale();
+}
+
 inline DriftingScale ConvDrift(const ConvBlock& block) {
   const ConvTask& task = block.task;
-  // Filters are scaled in memory: where they are large and images are small, that costs more.
+  if (!HasRowsToDrift(block)) return {};
+  const PathChoice choice = ChoiceOf(block);
+  if (block.drift.period > 0 && MayDrift(task.accumulator, choice) &&
+      block.drift == ConvExpectDrift(block)) {
+    return block.drift;
+  }
+  // Filters are scaled in memory now: where they are large and images are small, that costs more.
   constexpr int64_t kFewestPanels = 48;
   const bool gradient = task.product.pass == ConvPass::kGradient;
-  if (block.RowPanels(kRows) < (gradient ? kFewestDrifting : kFewestPanels)) return {};
+  if (!gradient && block.RowPanels(kRows) < kFewestPanels) return {};
   return FindDrift(task.accumulator, task.a_spec, task.b_spec, block.source_range,
-                   RightRange(block), ChoiceOf(block));
+                   RightRange(block), choice);
 }
 
 inline void ConvScaleB(const ConvBlock& block, const DriftingScale& to, int64_t begin,

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "cc/kernels/conv2d.h"
+#include "cc/kernels/drifting_scale.h"
 #include "cc/kernels/pack_loops.h"
 #include "cc/kernels/tile_shape.h"
 
@@ -35,10 +36,14 @@ class RightElements {
   alignas(64) float rounded_[kMost];
 };
 
-inline void MergeRange(const ConvBlock& block, int64_t panel, const float* packed, int64_t size) {
+// Rows [k, k + rows) of a panel are packed: their range, and then block.drift's scale.
+inline void FinishRows(const ConvBlock& block, int64_t panel, int64_t k, int64_t rows) {
+  float* const packed =
+      block.packed_b + (panel * (block.k_end - block.k_begin) + k - block.k_begin) * kColumns;
   PanelRange range;
-  for (int64_t i = 0; i < size; ++i) Include(range, packed[i]);
+  for (int64_t i = 0; i < rows * kColumns; ++i) Include(range, packed[i]);
   Merge(block.b_range[panel], range);
+  if (block.drift.period > 0) ScaleRows({}, block.drift, k, rows, packed, packed);
 }
 
 // Filters with their channels swapped: element (k = (tap, o), column = c) is filters[tap, c, o].
@@ -68,7 +73,7 @@ inline void PackSwapped(const ConvBlock& block, int64_t begin, int64_t end, Quan
       }
       k += count;
     }
-    MergeRange(block, panel, out, size);
+    FinishRows(block, panel, k_begin, k_end - k_begin);
   }
 }
 
@@ -111,9 +116,7 @@ inline void PackCut(const ConvBlock& block, int64_t begin, int64_t end, Quantize
       k += rows;
     }
     for (int64_t panel = first_panel; panel < first_panel + panels; ++panel) {
-      MergeRange(block, panel,
-                 block.packed_b + (panel * length + k_begin - block.k_begin) * kColumns,
-                 (k_end - k_begin) * kColumns);
+      FinishRows(block, panel, k_begin, k_end - k_begin);
     }
   }
 }

@@ -13,6 +13,7 @@ Conv2D Conv2DPortable() {
              int64_t end, float* out, PanelRange* range) {
             portable::ConvPad(block, plan, first_image, begin, end, out, range, QuantizePortable);
           },
+          portable::ConvExpectDrift,
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             portable::ConvPackB(block, begin, end, QuantizePortable);
           },

@@ -24,27 +24,49 @@ constexpr int kShortestPeriod = 4, kLongestPeriod = 8;
 // Tiles for which the right operand is scaled: for fewer that costs what it gains.
 constexpr int kFewestDrifting = 2;
 
-// How sums may drift, if they may, of operands with this choice.
-inline DriftingScale FindDrift(const AccumulatorSpec& spec, const OperandSpec& a_spec,
-                               const OperandSpec& b_spec, const PanelRange& a_range,
-                               const PanelRange& b_range, const PathChoice& choice) {
-  const int m = spec.mantissa_bits, drop = FloatLanes::kMantissaBits - m;
-  const ValueBounds a = Bounds(a_range, a_spec), b = Bounds(b_range, b_spec);
-  if (choice.path != AccumulationPath::kNearest || choice.may_underflow ||
-      !AllowsScaled(FloatLanes::kMantissaBits, m) || a.zero || b.zero) {
-    return {};
-  }
+// The scale for sums of at most 2^sum, of products that are multiples of 2^product_quantum, and a
+// right operand between 2^b_quantum and 2^b_exponent.
+inline DriftingScale DriftWithin(int mantissa_bits, int64_t sum, int product_quantum, int b_quantum,
+                                 int b_exponent) {
+  const int drop = FloatLanes::kMantissaBits - mantissa_bits;
   // 2^(drop period) is a float32.
   for (int period = Min(kLongestPeriod, 127 / drop); period >= kShortestPeriod; --period) {
     // Nothing but zeros is below 2^-126 or reaches 2^128: the right operand; sums, which are
     // multiples of the products' quantum; and what is subtracted as they are taken up.
-    const int lowest = Min(b.quantum, a.quantum + b.quantum);
+    const int lowest = Min(b_quantum, product_quantum);
     // And powers of two that go there and back are float32s.
     const int64_t least = (period - 1) * drop - 126 - Min(lowest, 0);
-    const int64_t most = Min(Min(int64_t{125} - drop - choice.sum, 127 - b.exponent), 126);
+    const int64_t most = Min(Min(int64_t{125} - drop - sum, 127 - b_exponent), 126);
     if (least <= most) return {period, drop, static_cast<int>(Max(least, Min(most, 0)))};
   }
   return {};
+}
+
+inline bool MayDrift(const AccumulatorSpec& spec, const PathChoice& choice) {
+  return choice.path == AccumulationPath::kNearest && !choice.may_underflow &&
+         AllowsScaled(FloatLanes::kMantissaBits, spec.mantissa_bits);
+}
+
+// How sums may drift, if they may, of operands with this choice.
+inline DriftingScale FindDrift(const AccumulatorSpec& spec, const OperandSpec& a_spec,
+                               const OperandSpec& b_spec, const PanelRange& a_range,
+                               const PanelRange& b_range, const PathChoice& choice) {
+  const ValueBounds a = Bounds(a_range, a_spec), b = Bounds(b_range, b_spec);
+  if (!MayDrift(spec, choice) || a.zero || b.zero) return {};
+  return DriftWithin(spec.mantissa_bits, choice.sum, a.quantum + b.quantum, b.quantum, b.exponent);
+}
+
+// The same before anything is known of the operands but their formats: a scale for any that
+// MayDrift, or none.
+inline DriftingScale ExpectDrift(const AccumulatorSpec& spec, const OperandSpec& a,
+                                 const OperandSpec& b, int64_t k) {
+  const bool nearest = static_cast<Rounding>(spec.rounding) == Rounding::kNearestEven;
+  if (!nearest || !AllowsScaled(FloatLanes::kMantissaBits, spec.mantissa_bits)) return {};
+  // Where sums may overflow, they do not drift.
+  const int64_t sum = Min(int64_t{FloatMaxExponent(AccumulatorFormat(spec))},
+                          SumsExponent(spec, a.max_exponent + b.max_exponent, k));
+  return DriftWithin(spec.mantissa_bits, sum, a.min_quantum + b.min_quantum, b.min_quantum,
+                     b.max_exponent);
 }
 
 // Rows of kColumns of the right operand, from step k on, from one scale to another.

@@ -127,6 +127,13 @@ LOWPREC_HD float FloatFromCode(const FloatFormat& f, uint32_t code) {
   return FromBits<float>(bits);
 }
 
+// Of the largest finite value.
+LOWPREC_HD int FloatMaxExponent(const FloatFormat& f) {
+  return static_cast<int>(ToBits<float>(FloatFromCode(f, FloatMaxCode(f))) >>
+                          Carrier<float>::kMantissaBits) -
+         Carrier<float>::kBias;
+}
+
 // What rounding to a float format needs. Fields are exponent fields of the carrier, in place.
 template <typename T>
 struct FloatRounder {

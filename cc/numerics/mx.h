@@ -26,9 +26,7 @@ struct MxElement {
 template <typename T>
 LOWPREC_HD MxElement<T> MakeMxElement(FloatFormat format, Rounding rounding) {
   format.saturate = true;
-  const uint32_t most = ToBits<float>(FloatFromCode(format, FloatMaxCode(format)));
-  return {MakeFloatRounder<T>(format, rounding),
-          static_cast<int>(most >> Carrier<float>::kMantissaBits) - Carrier<float>::kBias};
+  return {MakeFloatRounder<T>(format, rounding), FloatMaxExponent(format)};
 }
 
 // The exponent field of |x|: all that a block's scale depends on.

@@ -68,16 +68,37 @@ TEST(Conv2D, GathersInPlaceTheBitsOfPackedOperands) {
   }
 }
 
-std::atomic<int> scalings{0};
+std::atomic<int> scalings{0}, drifting{0};
 
-// The kernel, which counts how often the right operand is scaled.
+// The kernel, which counts how often the right operand is scaled once it is packed, and sums drift.
 Conv2D Counting() {
   Conv2D kernel = ChooseConv2D();
   kernel.scale_b = [](const ConvBlock& block, const DriftingScale& to, int64_t begin, int64_t end) {
     ++scalings;
     ChooseConv2D().scale_b(block, to, begin, end);
   };
+  kernel.multiply = [](const ConvBlock& block, int64_t begin, int64_t end) {
+    drifting += block.drift.period > 0;
+    ChooseConv2D().multiply(block, begin, end);
+  };
   return kernel;
+}
+
+// An image, or a gradient, with rows for sums to drift.
+ConvProblem WithRows(Inputs& inputs, ConvPass pass) {
+  ConvProblem p;
+  p.product.pass = pass;
+  WindowAxis axis = {};
+  axis.filter = 3;
+  axis.stride = axis.dilation = 1;
+  axis.in = inputs.Between(14, 16);
+  axis.same = true;
+  p.product.shape = ShapeOf(axis, axis, 3, 1, inputs.Between(12, 20), inputs.Between(8, 20));
+  p.accumulator.exponent_bits = 8;
+  p.accumulator.mantissa_bits = inputs.Between(7, 10);
+  const int64_t chunks[] = {0, 1, 5, 64};
+  p.accumulator.chunk = inputs.OneOf(chunks);
+  return p;
 }
 
 // Sums that drift, in blocks that go on where others ended. An image of other magnitude has another
@@ -86,18 +107,7 @@ TEST(Conv2D, DriftingSums) {
   Inputs inputs(9);
   for (int i = 0; i < (IsLong() ? 200 : 12); ++i) {
     for (const ConvPass pass : kPasses) {
-      ConvProblem p;
-      p.product.pass = pass;
-      WindowAxis axis = {};
-      axis.filter = 3;
-      axis.stride = axis.dilation = 1;
-      axis.in = inputs.Between(14, 16);  // enough rows
-      axis.same = true;
-      p.product.shape = ShapeOf(axis, axis, 3, 1, inputs.Between(12, 20), inputs.Between(8, 20));
-      p.accumulator.exponent_bits = 8;
-      p.accumulator.mantissa_bits = inputs.Between(7, 10);
-      const int64_t chunks[] = {0, 1, 5, 64};
-      p.accumulator.chunk = inputs.OneOf(chunks);
+      ConvProblem p = WithRows(inputs, pass);
       p.spec = {4, -140};
       FillOperands(inputs, inputs.Between(-30, 10), /*specials=*/false, &p);
       const float factors[] = {1, 0x1p20f, 0x1p-30f, 0x1p50f, 0};
@@ -111,6 +121,56 @@ TEST(Conv2D, DriftingSums) {
       const ConvBudget little = {20000, 20000, 200000};
       ExpectSameBits(OnCpu(p, little, ThreeThreads, 3, Counting()), want, p);
       if (HasFailure()) return;
+    }
+  }
+}
+
+// Formats tell the scale before there are values, and the right operand is packed in it. Values of
+// which sums may overflow or underflow, infinities and NaN take it back.
+TEST(Conv2D, DriftThatFormatsTell) {
+  Inputs inputs(10);
+  int taken_back = 0;
+  for (int i = 0; i < (IsLong() ? 200 : 12); ++i) {
+    for (const ConvPass pass : kPasses) {
+      for (const int exponent : {-8, 0, 8}) {
+        ConvProblem p = WithRows(inputs, pass);
+        p.accumulator.exponent_bits = 5;
+        p.spec = {4, -20, 11};
+        const bool specials = inputs.OneIn(3);
+        FillOperands(inputs, exponent, specials, &p);
+        const std::vector<float> want = OnCpu(p, {1, 1 << 20, 1 << 20});
+        scalings = drifting = 0;
+        ExpectSameBits(OnCpu(p, ConvBudget(), OneThread, 1, Counting()), want, p);
+        if (exponent == 0 && !specials) {
+          EXPECT_GT(drifting, 0) << p;
+          EXPECT_EQ(scalings, 0) << p;
+        }
+        taken_back += scalings;
+        const ConvBudget little = {20000, 20000, 200000};
+        ExpectSameBits(OnCpu(p, little, ThreeThreads, 3, Counting()), want, p);
+        if (HasFailure()) return;
+      }
+    }
+  }
+  EXPECT_GT(taken_back, 0);
+}
+
+// The same of formats at both ends of float32's range.
+TEST(Conv2D, DriftThatFormatsTellAtTheEnds) {
+  Inputs inputs(11);
+  for (int i = 0; i < (IsLong() ? 100 : 6); ++i) {
+    for (const ConvPass pass : kPasses) {
+      for (const int exponent : {-57, 44}) {
+        ConvProblem p = WithRows(inputs, pass);
+        p.spec = {4, exponent - 5, exponent + 2};
+        FillOperands(inputs, exponent, /*specials=*/false, &p);
+        scalings = drifting = 0;
+        ExpectSameBits(OnCpu(p, ConvBudget(), OneThread, 1, Counting()),
+                       OnCpu(p, {1, 1 << 20, 1 << 20}), p);
+        EXPECT_GT(drifting, 0) << p;
+        EXPECT_EQ(scalings, 0) << p;
+        if (HasFailure()) return;
+      }
     }
   }
 }
