@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tf_lowprec import analysis, datasets
-from tf_lowprec.analysis.report import needed_width
 from tf_lowprec.analysis.saved_model import plan_saved_model
+from tf_lowprec.analysis.tables import needed_width
 from tf_lowprec.analysis.trace import first_line
 from tf_lowprec.formats import FloatFormat, Rounding
 from tf_lowprec.precision import Accumulator

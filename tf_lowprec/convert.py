@@ -72,7 +72,7 @@ _LOOKUPS = (
 )
 
 
-def convert(model, precision):
+def convert(model, policy_or_plan):
     """A model, or layer, of the same layers, names and weights, under a precision.
 
     Dense, Conv and the other stock layers that tf_lowprec.layers has are replaced by ours, ours
@@ -87,8 +87,8 @@ def convert(model, precision):
     Args:
         model: a built model or layer. A subclassed one, or any it contains, needs a working
             get_config and from_config.
-        precision: a Policy (or Gemm) for all layers, a PolicyMap by their names, or a Plan; layers
-            that a plan has not keep their stock class.
+        policy_or_plan: a Policy (or Gemm) for all layers, a PolicyMap by their names, or a Plan;
+            layers that a plan has not keep their stock class.
 
     Returns:
         The converted model or layer.
@@ -104,7 +104,7 @@ def convert(model, precision):
         raise ValueError(
             f"model {model.name!r} is not built: give it a tf.keras.Input, or call it on a batch"
         )
-    conversion = _Conversion(_policy_of(precision, model))
+    conversion = _Conversion(_policy_of(policy_or_plan, model))
     if _is_clonable(model):
         converted = conversion.model(model)
         _set_weights(converted, model)

@@ -75,7 +75,8 @@ class FloatFormat:
             the zero mantissa is the number 0 (Agrawal et al., "DLFloat", ARITH 2019).
         saturate: overflow and +-inf give +-max, whatever `specials` says.
         subnormals: without them, only 0 lies below the smallest normal number 2^(1 - b); a value
-            in between is rounded to one of the two, the tie to 0.
+            in between is rounded to one of the two: to nearest even a tie to 0, to nearest up
+            toward +inf.
 
     Raises:
         ValueError: a field out of range, or a format that float32 cannot carry.

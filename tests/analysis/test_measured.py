@@ -32,6 +32,12 @@ def test_it_is_the_variance_of_the_ops_sums():
     assert result.noise == pytest.approx(np.var(sums - exact) / np.var(exact), rel=1e-12)
 
 
+def test_a_measurement_stands_for_its_vrr():
+    result = analysis.measured_vrr(accumulator(5), 5, 100, 64, seed=(1, 2))
+    assert float(result) == result.vrr
+    assert result != analysis.measured_vrr(accumulator(5), 5, 100, 64, seed=(1, 3))
+
+
 @pytest.mark.parametrize("rounding", ["nearest_even", "stochastic", "toward_zero"])
 def test_the_same_seed_gives_the_same_measurement(rounding):
     once, again = (
@@ -149,6 +155,7 @@ def test_measured_width_is_the_first_that_passes():
         ((accumulator(5), 5, 10**9), "n = 1,000,000,000: of sums of more than"),
         ((accumulator(5), 5, 10, 1), "samples = 1 must be an integer of at least 2"),
         ((accumulator(5), 5, 10, 10, -1), "seed = -1"),
+        ((accumulator(5), 5, 10, 10, (1, 2**32)), "seed = .1, 4294967296."),
         ((lp.Accumulator(lp.FloatFormat(2, 5)), 5, 1000), "overflow it; give it more exponent"),
     ],
 )

@@ -55,6 +55,7 @@ def test_plan():
     assert policy.forward.accumulator == lp.Accumulator.hopper(256)
     assert policy.gradient.accumulator == lp.Accumulator.hopper()
     assert plan.table().row_count == 5
+    assert str(plan.table()) == str(plan)
     config = plan.get_config()
     assert lp.analysis.PromotionPlan.from_config(config) == plan
 

@@ -36,6 +36,16 @@ def test_step_is_rounded_and_then_the_sum():
     np.testing.assert_array_equal(apply(optimizer, w, g), rounded(w + step, Q8))
 
 
+def test_first_weights_may_lie_beside_the_grid_and_beyond_it():
+    # The last one's sum is a tie in float32.
+    w = np.array([3.0, -2.5, 0.3, 2.0**-15 * (1 + 2.0**-20)], np.float32)
+    g = np.array([1.5, -1.0, 0.125, -1.0], np.float32)
+    optimizer = lp.optimizers.LowPrecision(tf.keras.optimizers.SGD(1.0), Q16, "nearest_even")
+    want = rounded(np.float64(w) - g, Q16)
+    assert want[3] == 1 + Q16.epsilon
+    np.testing.assert_array_equal(apply(optimizer, w, g), want)
+
+
 def test_stochastic_step_follows_philox_keyed_by_seed_and_iteration():
     w, g = np.zeros(64, np.float32), np.full(64, 0.01, np.float32)
     optimizer = lp.optimizers.LowPrecision(tf.keras.optimizers.SGD(0.1), Q8, seed=7)

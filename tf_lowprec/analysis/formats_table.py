@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from tf_lowprec.analysis.gemms import PASSES
+from tf_lowprec.analysis.tables import Table
 from tf_lowprec.analysis.trace import layer_paths
 from tf_lowprec.convert import REPLACEMENTS
 from tf_lowprec.layers.precision_layer import PrecisionLayer
@@ -51,8 +52,6 @@ def layer_formats(model):
 
 def formats_table(model):
     """A rich.table.Table of `layer_formats`."""
-    from rich.table import Table
-
     rows = layer_formats(model)
     low = [row for row in rows if row.policy is not None and not row.policy.is_native]
     stored, single = sum(r.bytes for r in rows), sum(4 * r.parameters for r in rows)

@@ -9,9 +9,7 @@ import functools
 import json
 import pathlib
 
-from rich.table import Table
-
-from tf_lowprec.analysis.report import plain_text
+from tf_lowprec.analysis.tables import Table, plain_text
 from tf_lowprec.formats import FloatFormat, Rounding
 
 _COSTS = pathlib.Path(__file__).with_name("hardware_costs.json")

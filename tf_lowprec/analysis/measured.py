@@ -22,6 +22,8 @@ _MOST_TERMS = 2**26  # of which 16 take 4 GiB
 class Measurement:
     """Variances over an ensemble of sums, relative to the variance of the exact sums.
 
+    ``float(measurement)`` is `vrr`.
+
     Attributes:
         vrr: retained variance, ``Var(s) / Var(S)``: s the narrow sums, S the exact ones.
         vrr_interval: its interval (low, high).
@@ -39,6 +41,9 @@ class Measurement:
     n: int
     samples: int
     confidence: float
+
+    def __float__(self):
+        return self.vrr
 
     def get_config(self):
         return dataclasses.asdict(self)
@@ -78,7 +83,8 @@ def measured_vrr(
             `operand`.
         n: terms of each sum.
         samples: number of sums, at least 2. Time is about 15 ns n samples.
-        seed: integer; the same seed gives the same terms, whatever the accumulator.
+        seed: integer, or two of 32 bits; the same seed gives the same terms, whatever the
+            accumulator.
         nzr: ratio of terms that are not zero; the others are zeroed at random.
         confidence: of the intervals.
         operand: a FloatFormat, or None.
@@ -121,8 +127,7 @@ def measure(
     n, nzr = check_terms(n), check_nzr(nzr)
     if isinstance(samples, bool) or not isinstance(samples, numbers.Integral) or samples < 2:
         raise ValueError(f"samples = {samples!r} must be an integer of at least 2")
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed = {seed!r} must be an integer from 0 to 2^63 - 1")
+    seed = _seed(seed)
     if not isinstance(confidence, numbers.Real) or not 0 < confidence < 1:
         raise ValueError(f"confidence = {confidence!r} must be between 0 and 1, such as 0.95")
     if n > _MOST_TERMS:
@@ -149,6 +154,21 @@ def measure(
         _compare(accumulator, np.concatenate(sums), exact, n, confidence)
         for accumulator, sums in zip(accumulators, narrow)
     ]
+
+
+def _seed(seed):
+    """One integer of an integer, or of two as ops take them."""
+
+    def is_below(x, limit):
+        return isinstance(x, numbers.Integral) and not isinstance(x, bool) and 0 <= x < limit
+
+    if is_below(seed, 2**63):
+        return int(seed)
+    if isinstance(seed, (tuple, list)) and len(seed) == 2 and all(is_below(s, 2**32) for s in seed):
+        return int(seed[0]) + (int(seed[1]) << 32)
+    raise ValueError(
+        f"seed = {seed!r} must be an integer from 0 to 2^63 - 1, or two from 0 to 2^32 - 1"
+    )
 
 
 def _compare(accumulator, narrow, exact, n, confidence):

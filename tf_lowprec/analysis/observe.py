@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lowprec.analysis.gemms import PASSES
-from tf_lowprec.analysis.report import plain_text
 from tf_lowprec.analysis.sampled_sums import draw, matrices, retention, swamped
+from tf_lowprec.analysis.tables import Table, plain_text
 from tf_lowprec.analysis.vrr import check_count, check_seed
 from tf_lowprec.formats import Rounding
 from tf_lowprec.ops.quantize import quantize
@@ -68,7 +68,6 @@ class Observations:
 
     def table(self):
         """A rich.table.Table: saturated, underflow and swamped in %, VRR and noise."""
-        from rich.table import Table
 
         rest = "\n".join(f"not observed: {path} ({kind})" for path, kind in self.unknown)
         table = Table(

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tf_lowprec import formats
 from tf_lowprec.analysis import hardware, report
 from tf_lowprec.analysis.gemms import PASSES
+from tf_lowprec.analysis.tables import plain_text
 from tf_lowprec.policy_map import PolicyMap
 from tf_lowprec.precision import Accumulator, Gemm, Policy
 
@@ -193,7 +194,7 @@ class Plan:
         report.plot(self, path)
 
     def __str__(self):
-        return report.plain_text(self.table())
+        return plain_text(self.table())
 
     def get_config(self):
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -15,12 +15,12 @@ import math
 import pathlib
 
 import tensorflow as tf
-from rich.table import Table
 
 from tf_lowprec import formats
 from tf_lowprec.accumulator import Accumulator
 from tf_lowprec.analysis.noise import check_noise
-from tf_lowprec.analysis.report import json_text, plain_text
+from tf_lowprec.analysis.report import json_text
+from tf_lowprec.analysis.tables import Table, plain_text
 from tf_lowprec.analysis.vrr import check_nzr, check_terms
 from tf_lowprec.precision import Gemm, Policy
 

@@ -1,9 +1,9 @@
 """How a plan is shown: a table in the terminal, plain text, a picture."""
 
-import io
 import pathlib
 
 from tf_lowprec.analysis.gemms import PASSES
+from tf_lowprec.analysis.tables import Table
 
 
 def bits(sum_):
@@ -35,8 +35,6 @@ def products(plan):
 
 def table(plan, by_pass=False):
     """See Plan.table."""
-    from rich.table import Table  # not when tf_lowprec is imported
-
     measured = any(s.vrr is not None or s.nzr < 1 for s in plan.sums)
     caption = "bits used (asked for: normal/chunked)" if plan.chunk else "bits used (asked for)"
     for path, kind, reason in plan.unknown:
@@ -75,32 +73,11 @@ def table(plan, by_pass=False):
     return rich_table
 
 
-def needed_width(rich_table):
-    """Of a terminal that shows a table of rich's without cutting it."""
-    from rich.console import Console
-    from rich.measure import Measurement
-
-    console = Console(width=10_000)
-    return Measurement.get(console, console.options, rich_table).maximum
-
-
 def json_text(source):
     """`source` itself if it is JSON text, else what the file of that name holds."""
     if isinstance(source, str) and source.lstrip().startswith("{"):
         return source
     return pathlib.Path(source).read_text()
-
-
-def plain_text(rich_table):
-    """A table of rich's as plain text, as wide as it needs."""
-    from rich.console import Console
-
-    # In a notebook rich would show the table itself and leave the text empty.
-    plain = {"force_terminal": False, "force_jupyter": False, "color_system": None}
-    width = max(80, needed_width(rich_table))
-    console = Console(file=io.StringIO(), width=width, **plain)
-    console.print(rich_table)
-    return console.file.getvalue()
 
 
 def plot(plan, path):

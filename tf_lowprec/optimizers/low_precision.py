@@ -19,10 +19,11 @@ class LowPrecision(Implementation):
         ``w <- Q(w + Q(s))``        (Gupta et al., 2015, section 3)
 
     with Q rounding to `format`. With fixed point w + Q(s) is exact, so that the two roundings are
-    the only ones (of a first weight beside the format's grid it is float32's sum); with floats it
-    is taken in float64. Weight decay is a step of its own, with random numbers of its own. A slot
-    (momentum, moments) m becomes ``Q(m)`` in `slot_format` whenever it changes. What a weight's
-    constraint makes of it is rounded to the nearest number of the format.
+    the only ones (where a weight is set beside the format's grid after the first update, its next
+    sum is float32's); with floats it is taken in float64. Weight decay is a step of its own, with
+    random numbers of its own. A slot (momentum, moments) m becomes ``Q(m)`` in `slot_format`
+    whenever it changes. What a weight's constraint makes of it is rounded to the nearest number of
+    the format.
 
     On the tensorflow-addons leg (Keras 2) s is taken as the change that the inner optimizer made,
     weight decay included: it is exact up to half a float32 ulp of w. Optimizers of Keras 2, of

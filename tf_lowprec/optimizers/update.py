@@ -1,6 +1,7 @@
 """The arithmetic of a low-precision weight update, apart from any optimizer."""
 
 import dataclasses
+import numbers
 import random
 
 import tensorflow as tf
@@ -30,9 +31,10 @@ class Update:
         formats.check_format(slot_format, "slot_format", optional=True)
         if seed is None:
             seed = random.randint(1, 2**31 - 1)
-        if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        integer = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+        if not integer or not -(2**63) <= seed < 2**63:
             raise ValueError(f"seed = {seed!r} must be an integer of 64 bits or None")
-        return cls(format, Rounding.of(rounding), slot_format, seed)
+        return cls(format, Rounding.of(rounding), slot_format, int(seed))
 
     def _round(self, value, format, iteration, stream):
         seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(iteration, tf.int64)])
@@ -44,13 +46,16 @@ class Update:
         if is_decay:
             streams = Stream.DECAY_STEP, Stream.DECAY_UPDATE
         step = self._round(step, self.format, iteration, streams[0].of(index))
+
+        def total(dtype):
+            sums = tf.cast(old, dtype) + tf.cast(step, dtype)
+            return self._round(sums, self.format, iteration, streams[1].of(index))
+
         if isinstance(self.format, formats.FixedPointFormat):
-            # Both lie on one grid of at most 24 bits: their sum is exact. Of a first weight that
-            # lies beside it the sum is float32's.
-            total = tf.clip_by_value(old, self.format.min, self.format.max) + step
-        else:
-            total = tf.cast(old, tf.float64) + tf.cast(step, tf.float64)
-        return self._round(total, self.format, iteration, streams[1].of(index))
+            # From the second update on both lie on one grid of at most 24 bits, where float32's
+            # sums are exact, and take half the time.
+            return tf.cond(iteration > 0, lambda: total(tf.float32), lambda: total(tf.float64))
+        return total(tf.float64)
 
     def constrained(self, value):
         """A weight that a constraint has moved off the grid: the nearest number on it."""
