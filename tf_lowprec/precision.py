@@ -108,6 +108,15 @@ class Gemm:
         product = span_bits(self.lhs) + span_bits(self.rhs)
         return 2 ** (53 - product) if product <= 53 else 0
 
+    def check_length(self, length):
+        """ValueError if sums of `length` terms are too long for a wide accumulator."""
+        if self.accumulator.kind == "wide" and length > self.exact_length:
+            raise ValueError(
+                f"length = {length}: sums for lhs = {self.lhs} and rhs = {self.rhs} are longer "
+                f"than {self.exact_length}, the longest that Accumulator.wide() adds exactly in 53 "
+                "bits: use narrower formats, or Accumulator.native()"
+            )
+
     @property
     def is_stochastic(self):
         """Whether it draws random numbers."""
@@ -295,14 +304,19 @@ class Policy:
                 )
             return values
 
+        def accumulator_format(mantissa_bits):
+            try:
+                return formats.FloatFormat(accumulator_exponent_bits, mantissa_bits)
+            except ValueError as error:  # which begins with the field's name
+                raise ValueError(f"accumulator_{error}") from None
+
         mantissa_bits = each(accumulator_mantissa_bits, "accumulator_mantissa_bits")
+        accumulator_rounding = Rounding.of(accumulator_rounding, "accumulator_rounding")
         gemms = [
             Gemm(
                 operand,
                 operand,
-                Accumulator(
-                    formats.FloatFormat(accumulator_exponent_bits, m), c, accumulator_rounding
-                ),
+                Accumulator(accumulator_format(m), c, accumulator_rounding),
                 rounding=rounding,
                 scaling=scaling,
             )

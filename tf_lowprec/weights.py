@@ -53,16 +53,15 @@ def export_weights(model, path):
 
     Raises:
         ValueError: a model without weights.
-        tf.errors.InvalidArgumentError: a weight that is off its format's grid: train with
-            optimizers.LowPrecision, or round it.
+        tf.errors.InvalidArgumentError: a weight that is off its format's grid, as those of a model
+            that was just converted: train with optimizers.LowPrecision, or round it.
     """
     entries = list(_entries(model))
     if not entries:
         raise ValueError("model has no weights: build it first, for example with keras.Input")
     arrays, manifest = {}, {}
     for key, weight, format in entries:
-        value = tf.convert_to_tensor(weight)
-        arrays[key] = (value if format is None else to_bits(value, format)).numpy()
+        arrays[key] = _exported(key, tf.convert_to_tensor(weight), format)
         manifest[key] = {
             "format": None if format is None else format.spec,
             "bits": None if format is None else format.bits,
@@ -75,6 +74,23 @@ def export_weights(model, path):
     document = {"tf_lowprec_weights": _VERSION, "model": model.name, "weights": manifest}
     index.write_text(json.dumps(document, indent=1) + "\n")
     return npz, index
+
+
+def _exported(key, value, format):
+    """The array that is stored of one weight."""
+    if format is None:
+        return value.numpy()
+    try:
+        return to_bits(value, format).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        # "x[0] = 0.3 (flat index) is not on the grid of format 'fixed<2,14>'; round it first: ..."
+        what = error.message.partition("x[")[2].partition(";")[0]
+        raise tf.errors.InvalidArgumentError(
+            None,
+            None,
+            f"{key}[{what}; round it, weight.assign(lp.quantize(weight, format)), or train with "
+            "optimizers.LowPrecision first",
+        ) from None
 
 
 def import_weights(model, path):

@@ -17,6 +17,10 @@ class Conv2DTranspose(PrecisionLayer, tf.keras.layers.Conv2DTranspose):
     that contribute, BWD over kh kw filters, GRAD over B h w.
     """
 
+    def _forward_lengths(self, input_shape):
+        height, width, _, channels = self.kernel.shape
+        return [height * width * channels]
+
     def call(self, inputs, training=None):
         if self.precision.is_native:
             return super().call(inputs)

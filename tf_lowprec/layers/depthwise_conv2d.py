@@ -1,5 +1,7 @@
 """lp.layers.DepthwiseConv2D."""
 
+import math
+
 import tensorflow as tf
 
 from tf_lowprec.layers.precision_layer import PrecisionLayer
@@ -16,6 +18,9 @@ class DepthwiseConv2D(PrecisionLayer, tf.keras.layers.DepthwiseConv2D):
     Shapes: ``[B, H, W, C]`` to ``[B, oh, ow, C depth_multiplier]``. FWD sums over kh kw, BWD over
     kh kw depth_multiplier, GRAD over B oh ow: lp.conv2d with C groups.
     """
+
+    def _forward_lengths(self, input_shape):
+        return [math.prod(self.kernel_size)]
 
     def call(self, inputs, training=None):
         if self.precision.is_native:

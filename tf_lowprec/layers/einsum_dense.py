@@ -1,9 +1,11 @@
 """lp.layers.EinsumDense."""
 
+import math
+
 import tensorflow as tf
 
 from tf_lowprec.layers.precision_layer import PrecisionLayer
-from tf_lowprec.ops.einsum import einsum
+from tf_lowprec.ops.einsum import einsum, parse_equation
 
 
 @tf.keras.utils.register_keras_serializable("tf_lowprec")
@@ -16,6 +18,12 @@ class EinsumDense(PrecisionLayer, tf.keras.layers.EinsumDense):
     FWD sums over the indices that x and kernel share, BWD over those that only the kernel has, GRAD
     over those that only x has: see lp.einsum.
     """
+
+    def _forward_lengths(self, input_shape):
+        shape = self.kernel.shape
+        of_x, of_kernel, result = parse_equation(self.equation, len(input_shape), len(shape))
+        terms = [i in of_x and i not in result for i in of_kernel]
+        return [math.prod(size for size, summed in zip(shape, terms) if summed)]
 
     def call(self, inputs, training=None):
         if self.precision.is_native:

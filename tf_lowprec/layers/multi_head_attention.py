@@ -41,6 +41,9 @@ class MultiHeadAttention(PrecisionLayer, tf.keras.layers.MultiHeadAttention):
         super().build(*shapes)
         self._lower_projections()
 
+    def _check_lengths(self, input_shape):
+        self.precision.for_activations().forward.check_length(self._key_dim)
+
     def _build_from_signature(self, *args, **kwargs):
         # Keras 2 makes them here.
         super()._build_from_signature(*args, **kwargs)

@@ -12,7 +12,7 @@ from tf_lowprec.ops.quantize import quantize, round_to
 from tf_lowprec.ops.seeds import fold_in_replica
 from tf_lowprec.ops.streams import Stream
 from tf_lowprec.policy_map import PolicyMap
-from tf_lowprec.precision import Policy, as_policy
+from tf_lowprec.precision import Gemm, Policy, as_policy
 
 # On the grid where their input is, so they need no rounding of their own.
 _EXACT_ACTIVATIONS = (tf.keras.activations.linear, tf.keras.activations.relu)
@@ -82,7 +82,21 @@ class PrecisionLayer:
 
     def build(self, input_shape, *other_shapes):
         super().build(input_shape, *other_shapes)
+        self._check_lengths(input_shape)
         self._make_seed_state()
+
+    def _check_lengths(self, input_shape):
+        """Refuses sums too long for Accumulator.wide(), before the first call does.
+
+        Those of FWD alone: the others are taken in training only.
+        """
+        if self.precision.forward.accumulator.kind == "wide":
+            for length in self._forward_lengths(input_shape):
+                self.precision.forward.check_length(length)
+
+    def _forward_lengths(self, input_shape):
+        """Terms of the sums of FWD that the built layer knows."""
+        return []
 
     def enable_lora(self, *args, **kwargs):
         if not self.precision.is_native:
@@ -133,7 +147,10 @@ class PrecisionLayer:
     def from_config(cls, config):
         config = dict(config)
         if isinstance(config.get("precision"), dict):
-            config["precision"] = deserialize_keras_object(config["precision"])
+            # By these names Keras 2 looks for them in .h5 files, not by those that we registered.
+            config["precision"] = deserialize_keras_object(
+                config["precision"], custom_objects={"Policy": Policy, "Gemm": Gemm}
+            )
         return super().from_config(config)
 
 

@@ -122,6 +122,9 @@ class PrecisionRecurrent(PrecisionLayer):
     def _make_seed_state(self):
         """The cell has it."""
 
+    def _forward_lengths(self, input_shape):
+        return [self.cell.kernel.shape[0], self.cell.recurrent_kernel.shape[0]]
+
     def _process_inputs(self, *args, **kwargs):
         # Keras 2 casts the states of a stateful layer to the layer's dtype.
         inputs, states, constants = super()._process_inputs(*args, **kwargs)

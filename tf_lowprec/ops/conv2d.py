@@ -25,8 +25,10 @@ def conv2d(x, filters, precision, strides=1, padding="SAME", dilations=1, groups
         x: float32 ``[B, H, W, C]``.
         filters: float32 ``[kh, kw, C / groups, O]`` of known shape.
         precision: a Gemm, for all three passes, or a Policy.
-        strides, dilations: a positive integer, or (height, width).
-        padding: "SAME", "VALID", or ((top, bottom), (left, right)).
+        strides, dilations: a positive integer, (height, width), or tf.nn.conv2d's
+            ``[1, height, width, 1]``.
+        padding: "SAME", "VALID", ((top, bottom), (left, right)), or tf.nn.conv2d's
+            ``[[0, 0], [top, bottom], [left, right], [0, 0]]``.
         groups: divides C and O; each group convolves its own channels.
         seed: two integers, for stochastic rounding. None draws one in eager mode.
 

@@ -19,14 +19,18 @@ def _is_size(value, low):
 
 
 def pair(value, name):
-    """[height, width] of an argument that may be one number for both."""
+    """[height, width] of an argument that may be one number for both, or TensorFlow's four."""
     try:
-        pair = [value, value] if isinstance(value, numbers.Integral) else list(value)
+        sizes = [value, value] if isinstance(value, numbers.Integral) else list(value)
     except TypeError:
-        pair = []
-    if len(pair) != 2 or not all(_is_size(v, 1) for v in pair):
-        raise ValueError(f"{name} = {value!r} must be an integer in 1..2^31-1, or two of them")
-    return [int(v) for v in pair]
+        sizes = []
+    valid = len(sizes) in (2, 4) and all(_is_size(v, 1) for v in sizes)
+    if not valid or (len(sizes) == 4 and (sizes[0], sizes[3]) != (1, 1)):
+        raise ValueError(
+            f"{name} = {value!r} must be an integer in 1..2^31-1, two of them, or TensorFlow's "
+            "[1, height, width, 1]"
+        )
+    return [int(v) for v in (sizes if len(sizes) == 2 else sizes[1:3])]
 
 
 def parse_padding(padding):
@@ -36,16 +40,16 @@ def parse_padding(padding):
             return padding.upper(), []
     else:
         try:
-            (top, bottom), (left, right) = padding
+            sides = [side for before, after in padding for side in (before, after)]
         except (TypeError, ValueError):
-            pass
-        else:
-            sides = [top, bottom, left, right]
-            if all(_is_size(v, 0) for v in sides):
-                return "EXPLICIT", [int(v) for v in sides]
+            sides = []
+        if len(sides) == 8 and all(_is_size(v, 0) for v in sides) and not any(sides[:2] + sides[6:]):
+            sides = sides[2:6]
+        if len(sides) == 4 and all(_is_size(v, 0) for v in sides):
+            return "EXPLICIT", [int(v) for v in sides]
     raise ValueError(
-        f"padding = {padding!r} must be 'SAME', 'VALID' or ((top, bottom), (left, right)), each in "
-        "0..2^31-1"
+        f"padding = {padding!r} must be 'SAME', 'VALID', ((top, bottom), (left, right)), each in "
+        "0..2^31-1, or TensorFlow's [[0, 0], [top, bottom], [left, right], [0, 0]]"
     )
 
 

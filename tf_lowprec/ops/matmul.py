@@ -46,12 +46,12 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
         precision: a Gemm, for all three passes, or a Policy.
         transpose_a, transpose_b: whether the last two axes are swapped first.
         seed: two integers, for stochastic rounding. None draws one in eager mode.
-        random_bits: int32 ``[..., M, N, K + chunks]`` with values in [0, 2^16): what a stochastic
+        random_bits: integers ``[..., M, N, K + chunks]`` in [0, 2^16): what a stochastic
             accumulator of the forward pass uses instead of `seed`, for cosimulation with hardware;
             one value for each k and, if there are chunks, one after each chunk's last k. Under
-            Accumulator.wide(), int32 ``[..., M, N]`` with values in [0, 2^24) for the stochastic
-            rounding of the output, as in lp.quantize; operands still round by the seed. Values
-            beyond are an error on a CPU, and taken modulo 2^16 (2^24) on a GPU.
+            Accumulator.wide(), integers ``[..., M, N]`` in [0, 2^24) for the stochastic rounding of
+            the output, as in lp.quantize; operands still round by the seed. Values beyond are an
+            error on a CPU, and taken modulo 2^16 (2^24) on a GPU.
 
     Returns:
         float32 ``[..., M, N]``.
@@ -71,6 +71,8 @@ def matmul(a, b, precision, transpose_a=False, transpose_b=False, seed=None, *, 
             f"and {inner_b[0]} in b (transpose_a={transpose_a}, transpose_b={transpose_b})"
         )
     _check_batches(a, b)
+    if policy.forward.accumulator.kind == "wide":
+        a, b = _checked_when_run(a, b, transpose_a, transpose_b)
     if policy.forward.is_native and policy.backward.is_native and policy.gradient.is_native:
         return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
     if random_bits is not None and policy.forward.accumulator.kind == "wide":
@@ -122,6 +124,40 @@ def _check_batches(a, b):
         ) from None
 
 
+def _checked_when_run(a, b, transpose_a, transpose_b):
+    """a and b, after a check of what their static shapes leave open, if anything."""
+    axis_a, axis_b = -2 if transpose_a else -1, -1 if transpose_b else -2
+    if a.shape.rank is not None and b.shape.rank is not None:
+        batches = a.shape[:-2], b.shape[:-2]
+        if None not in (a.shape[axis_a], b.shape[axis_b]) and (
+            all(batch.is_fully_defined() for batch in batches) or [] in batches
+        ):
+            return a, b
+    shapes = _shape(a), _shape(b)
+    rank = tf.reduce_max([2, *(tf.size(shape) for shape in shapes)])
+    of_a, of_b = (
+        tf.concat([tf.ones([rank - tf.size(shape)], tf.int64), shape], 0) for shape in shapes
+    )
+    broadcast = (of_a == of_b) | (of_a == 1) | (of_b == 1)
+    conditions = (
+        (
+            tf.reduce_min([tf.size(shape) for shape in shapes]) >= 2,
+            "a and b must have at least two axes, got shapes {} and {}",
+        ),
+        (
+            tf.reduce_all(broadcast[:-2]) & (of_a[axis_a] == of_b[axis_b]),
+            "a of shape {} and b of shape {} do not match "
+            f"(transpose_a={transpose_a}, transpose_b={transpose_b})",
+        ),
+    )
+    checks = [
+        tf.raw_ops.Assert(condition=holds, data=[tf.strings.format(text, shapes, summarize=-1)])
+        for holds, text in conditions
+    ]
+    with tf.control_dependencies(checks):
+        return tf.identity(a), tf.identity(b)
+
+
 def _check_wide_random_bits(random_bits, a, b, transpose_a, transpose_b):
     if a.shape.rank is None or b.shape.rank is None:
         return
@@ -148,10 +184,28 @@ def _random_bits(random_bits, policy):
             f"random_bits are for a forward pass with a stochastic accumulator, got "
             f"{gemm.accumulator}"
         )
-    random_bits = tf.convert_to_tensor(random_bits)
-    if random_bits.dtype != tf.int32:
-        raise ValueError(f"random_bits has dtype {random_bits.dtype.name}; it must be int32")
-    return random_bits
+    try:
+        random_bits = tf.convert_to_tensor(random_bits)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"random_bits cannot become a tensor of integers: {error}") from None
+    if not random_bits.dtype.is_integer:
+        raise ValueError(
+            f"random_bits has dtype {random_bits.dtype.name}; it must be int32, or another integer"
+        )
+    if random_bits.dtype == tf.int32:
+        return random_bits
+    values = tf.get_static_value(random_bits)
+    bits = 24 if gemm.accumulator.kind == "wide" else 16
+    if values is not None:
+        wrong = np.flatnonzero((values < 0) | (values >= 2**bits))
+        if wrong.size:
+            raise ValueError(
+                f"random_bits[{wrong[0]}] = {values.flat[wrong[0]]} (flat index) must be in "
+                f"0..2^{bits}-1"
+            )
+        return tf.constant(values.astype(np.int32))
+    # A wider integer must not wrap into the range, which the kernel checks.
+    return tf.cast(tf.clip_by_value(tf.cast(random_bits, tf.int64), -1, 2**bits), tf.int32)
 
 
 def _seed(seed, policy, random_bits):
