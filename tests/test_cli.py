@@ -76,9 +76,7 @@ def test_plan_of_a_function_writes_all(capsys, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_plan_of_a_file(capsys, tmp_path, suffix):
-    model = small_model()
-    if suffix == ".keras":  # Keras 2 reads no policies from .h5 files
-        model = lp.convert(model, lp.Policy.fp8(9))
+    model = lp.convert(small_model(), lp.Policy.fp8(9))
     model.save(tmp_path / f"model{suffix}")
     assert cli.main(["plan", str(tmp_path / f"model{suffix}"), "--batch-size", "32"]) == 0
     assert "3,200" in capsys.readouterr().out

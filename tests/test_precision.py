@@ -35,6 +35,16 @@ def test_exact_length_is_what_53_bits_leave(format, length):
     assert lp.Gemm(format, format, WIDE).exact_length == length
 
 
+def test_check_length_says_what_the_product_says():
+    gemm = lp.Gemm(lp.FixedPointFormat(8, 16), lp.FixedPointFormat(8, 16), WIDE)
+    gemm.check_length(128)
+    with pytest.raises(ValueError) as checked:
+        gemm.check_length(129)
+    with pytest.raises(ValueError) as run:
+        lp.matmul(np.zeros((1, 129), np.float32), np.zeros((129, 1), np.float32), gemm)
+    assert str(checked.value) == str(run.value)
+
+
 def test_wide_accumulator_refuses_products_beyond_53_bits():
     with pytest.raises(ValueError, match="span more than 53 bits"):
         lp.Gemm(lp.FP8_E5M2, lp.FP8_E5M2, WIDE)
@@ -74,11 +84,12 @@ def test_wide_accumulator_needs_operand_formats():
         (lambda: lp.Policy.fixed_point(Q16, rounding="random"), "rounding = 'random'"),
         (lambda: lp.Policy.fp8((5, 6)), r"accumulator_mantissa_bits = \(5, 6\).*three"),
         (lambda: lp.Policy.fp8(9, chunk=(64, 64)), r"chunk = \(64, 64\).*three"),
-        (lambda: lp.Policy.fp8(24), "mantissa_bits = 24"),
-        (lambda: lp.Policy.fp8(None), "mantissa_bits = None"),
-        (lambda: lp.Policy.fp8(9, 9), "exponent_bits = 9"),
-        (lambda: lp.Policy.fp8(9, chunk=0), "chunk = 0"),
-        (lambda: lp.Policy.fp8(9, accumulator_rounding="up"), "rounding = 'up'"),
+        (lambda: lp.Policy.fp8(24), "^accumulator_mantissa_bits = 24"),
+        (lambda: lp.Policy.fp8((9, 9, None)), "^accumulator_mantissa_bits = None"),
+        (lambda: lp.Policy.fp8(9, 9), "^accumulator_exponent_bits = 9"),
+        (lambda: lp.Policy.fp8(9, chunk=0), "^chunk = 0"),
+        (lambda: lp.Policy.fp8(9, rounding="up"), "^rounding = 'up'"),
+        (lambda: lp.Policy.fp8(9, accumulator_rounding="up"), "^accumulator_rounding = 'up'"),
         (lambda: lp.Policy.fp8(9, operand=8), "operand = 8"),
         (lambda: lp.Policy.fp8(9, operand=Q16), "operand = FixedPointFormat.*fixed_point"),
         (lambda: lp.Accumulator(rounding="stochastic", kind="wide"), "a wide .* does not round"),

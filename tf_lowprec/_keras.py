@@ -13,11 +13,20 @@ _WRAPPER_FROM_CONFIG = tf.keras.layers.Wrapper.from_config.__func__
 
 
 def _wrapper_from_config(cls, config, custom_objects=None):
-    layer = config["layer"]
-    name = layer.get("registered_name") or ""
-    if name.startswith("tf_lowprec>"):
-        config = {**config, "layer": {**layer, "class_name": name}}
+    config = {**config, "layer": _by_registered_names(config["layer"])}
     return _WRAPPER_FROM_CONFIG(cls, config, custom_objects)
+
+
+def _by_registered_names(config):
+    """A layer's or model's config, in which our layers are called what we registered them as."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(_by_registered_names(item) for item in config)
+    if not isinstance(config, dict):
+        return config
+    config = {key: _by_registered_names(value) for key, value in config.items()}
+    if str(config.get("registered_name")).startswith("tf_lowprec>"):
+        config["class_name"] = config["registered_name"]
+    return config
 
 
 if not KERAS_3:

@@ -111,11 +111,16 @@ class Gemm:
     def check_length(self, length):
         """ValueError if sums of `length` terms are too long for a wide accumulator."""
         if self.accumulator.kind == "wide" and length > self.exact_length:
-            raise ValueError(
-                f"length = {length}: sums for lhs = {self.lhs} and rhs = {self.rhs} are longer "
-                f"than {self.exact_length}, the longest that Accumulator.wide() adds exactly in 53 "
-                "bits: use narrower formats, or Accumulator.native()"
-            )
+            raise ValueError(f"length = {length}: {self.too_long}")
+
+    @property
+    def too_long(self):
+        """What errors say of sums that are longer than `exact_length`."""
+        return (
+            f"sums for lhs = {self.lhs} and rhs = {self.rhs} are longer than {self.exact_length}, "
+            "the longest that Accumulator.wide() adds exactly in 53 bits: use narrower formats, or "
+            "Accumulator.native()"
+        )
 
     @property
     def is_stochastic(self):

@@ -1,4 +1,4 @@
-"""Saves every layer in one of five ways, and compares in a new process: saved_layers.py FOLDER.
+"""Saves every layer in one of six ways, and compares in a new process: saved_layers.py FOLDER.
 
 Each comparison is bit for bit, of the outputs and of the gradients that a training step takes.
 """
@@ -25,6 +25,7 @@ CASES = list({case.layer: case for case in ALL}.values())
 # Only checkpoints and SavedModels keep how many random numbers were drawn.
 POLICIES = {
     "keras": NEAREST,
+    "h5": NEAREST,
     "weights": NEAREST,
     "checkpoint": DICE,
     "export": NEAREST,
@@ -61,8 +62,8 @@ def save(way, case, folder):
     x = tf.constant(images(case.shape))
     module = Module(model)
     module.train(x)  # draws, if there is something to draw
-    if way == "keras":
-        model.save(folder / "model.keras")
+    if way in ("keras", "h5"):
+        model.save(folder / f"model.{way}")
     elif way == "weights":
         model.save_weights(str(folder / "model.weights.h5"))
     elif way == "checkpoint":
@@ -84,8 +85,8 @@ def load(way, case, folder):
     if way == "export":
         loaded = tf.saved_model.load(str(folder / "model"))
         return lambda x: loaded.serve(x), loaded.trainable_variables
-    if way == "keras":
-        model = tf.keras.models.load_model(folder / "model.keras")
+    if way in ("keras", "h5"):
+        model = tf.keras.models.load_model(folder / f"model.{way}")
         assert model.get_layer("layer").precision == POLICIES[way]
     else:
         model = case.model(POLICIES[way])

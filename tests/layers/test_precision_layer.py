@@ -156,6 +156,43 @@ def test_config_round_trip(case):
     assert type(loaded) is case.layer and loaded.precision == POLICY
 
 
+COARSE = lp.Policy.fixed_point(lp.FixedPointFormat(12, 12))  # sums of up to 128 terms
+
+
+@pytest.mark.parametrize(
+    "make, shape, length",
+    [
+        (lambda: lp.layers.Dense(3, precision=COARSE), (129,), 129),
+        (lambda: lp.layers.Conv1D(3, 5, precision=COARSE), (8, 26), 130),
+        (lambda: lp.layers.Conv2D(4, 3, groups=2, precision=COARSE), (5, 5, 30), 135),
+        (lambda: lp.layers.Conv2DTranspose(3, 3, precision=COARSE), (5, 5, 15), 135),
+        (lambda: lp.layers.DepthwiseConv2D((10, 13), precision=COARSE), (13, 13, 2), 130),
+        (lambda: lp.layers.EinsumDense("abc,bcd->ad", 3, precision=COARSE), (10, 13), 130),
+        (lambda: lp.layers.LSTM(3, precision=COARSE), (2, 129), 129),
+        (lambda: lp.layers.GRU(129, precision=COARSE), (2, 3), 129),
+    ],
+    ids=["Dense", "Conv1D", "Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "EinsumDense", "LSTM"]
+    + ["GRU"],
+)
+def test_sums_too_long_are_refused_when_the_layer_is_built(make, shape, length):
+    with pytest.raises(ValueError, match=f"length = {length}: .* longer than 128"):
+        tf.keras.Sequential([tf.keras.Input(shape), make()])
+
+
+@pytest.mark.parametrize("channels, key_dim, length", [(129, 3, 129), (3, 130, 130)])
+def test_attentions_sums_too_long_are_refused_when_it_is_built(channels, key_dim, length):
+    x = tf.keras.Input((4, channels))
+    with pytest.raises(ValueError, match=f"length = {length}: .* longer than 128"):
+        lp.layers.MultiHeadAttention(2, key_dim, precision=COARSE)(x, x)
+
+
+def test_sums_of_training_do_not_keep_a_layer_from_inference():
+    model = tf.keras.Sequential(
+        [tf.keras.Input((128,)), lp.layers.Dense(129, precision=COARSE)]  # BWD sums over 129
+    )
+    assert model.predict(np.zeros((1, 128), np.float32), verbose=0).shape == (1, 129)
+
+
 def test_unknown_precision_is_named():
     with pytest.raises(ValueError, match="precision = 'fp8'"):
         lp.layers.Dense(3, precision="fp8")

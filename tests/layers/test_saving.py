@@ -112,10 +112,11 @@ def assert_same_outputs(got, want):
 
 
 @wrapped
-def test_keras_file_keeps_layers_in_time_distributed(make, tmp_path):
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_file_keeps_layers_in_time_distributed(make, suffix, tmp_path):
     model = around(make(lp.Policy.fp8(9)))
-    model.save(tmp_path / "model.keras")
-    assert_same_outputs(tf.keras.models.load_model(tmp_path / "model.keras"), model)
+    model.save(tmp_path / f"model.{suffix}")
+    assert_same_outputs(tf.keras.models.load_model(tmp_path / f"model.{suffix}"), model)
 
 
 @wrapped
@@ -133,10 +134,11 @@ def test_a_stock_layer_in_time_distributed_stays_one(tmp_path):
     assert type(loaded.get_layer("steps").layer) is tf.keras.layers.Dense
 
 
-def test_keras_file_keeps_the_weights_and_the_policy(tmp_path):
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_file_keeps_the_weights_and_the_policy(suffix, tmp_path):
     model = small_model()
-    model.save(tmp_path / "model.keras")
-    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    model.save(tmp_path / f"model.{suffix}")
+    loaded = tf.keras.models.load_model(tmp_path / f"model.{suffix}")
     assert loaded.layers[-1].precision == lp.Policy.fp8(9)
     for got, want in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(got, want)

@@ -116,6 +116,23 @@ def test_unknown_batch_and_image_size():
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize(
+    "ours, tensorflows",
+    [
+        ({"strides": (1, 2)}, {"strides": [1, 1, 2, 1]}),
+        ({"dilations": (2, 1)}, {"dilations": np.array([1, 2, 1, 1])}),
+        ({"padding": ((1, 0), (2, 3))}, {"padding": [[0, 0], [1, 0], [2, 3], [0, 0]]}),
+    ],
+    ids=["strides", "dilations", "padding"],
+)
+def test_tensorflows_spelling_means_the_same(ours, tensorflows):
+    rng = np.random.default_rng(0)
+    x, w = (as_float(on_grid(rng, s, Q8), Q8) for s in ((2, 7, 8, 4), (3, 3, 4, 4)))
+    np.testing.assert_array_equal(
+        lp.conv2d(x, w, GEMM, **tensorflows), lp.conv2d(x, w, GEMM, **ours)
+    )
+
+
 IMAGES, FILTERS = np.zeros((1, 5, 5, 4), np.float32), np.zeros((3, 3, 4, 2), np.float32)
 
 
@@ -132,6 +149,15 @@ IMAGES, FILTERS = np.zeros((1, 5, 5, 4), np.float32), np.zeros((3, 3, 4, 2), np.
         (IMAGES, FILTERS, {"dilations": (1, 2, 3)}, "dilations"),
         (IMAGES, FILTERS, {"padding": "FULL"}, "padding = 'FULL'"),
         (IMAGES, FILTERS, {"padding": ((1, -1), (0, 0))}, "padding"),
+        (
+            IMAGES,
+            FILTERS,
+            {"strides": [2, 1, 1, 1]},
+            r"strides = \[2, 1, 1, 1\] must be .*width, 1",
+        ),
+        (IMAGES, FILTERS, {"dilations": [1, 1, 1, 2]}, r"dilations = \[1, 1, 1, 2\]"),
+        (IMAGES, FILTERS, {"padding": [[0, 0], [1, 1], [1, 1], [0, 1]]}, r"padding = .*\[0, 0\]\]"),
+        (IMAGES, FILTERS, {"padding": [[0, 0], [1, 1], [0, 0]]}, "padding = "),
         (IMAGES, FILTERS, {"groups": 3}, "groups = 3"),
     ],
 )

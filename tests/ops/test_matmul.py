@@ -1,5 +1,7 @@
 """lp.matmul in fixed point against integers, in all three passes."""
 
+import re
+
 import numpy as np
 import oracle
 import pytest
@@ -233,6 +235,48 @@ def test_batches_that_do_not_broadcast_are_named(precision):
     message = r"a of shape \(2, 4, 3\) and b of shape \(3, 3, 3\) do not match: .*\(2,\) and \(3,\)"
     with pytest.raises(ValueError, match=message):
         lp.matmul(a, b, precision)
+
+
+def product_of(spec_a, spec_b, **options):
+    """lp.matmul of tensors of which only these shapes are known before it runs."""
+    return tf.function(
+        lambda a, b: lp.matmul(a, b, NEAREST, **options),
+        input_signature=[tf.TensorSpec(spec_a), tf.TensorSpec(spec_b)],
+    )
+
+
+@pytest.mark.parametrize("known", [(None, None), ([None] * 3, [3, None, 4])], ids=["rank", "sizes"])
+@pytest.mark.parametrize(
+    "shape_a, shape_b", [((3, 2, 3), (3, 5, 4)), ((2, 2, 3), (3, 3, 4))], ids=["k", "batch"]
+)
+def test_shapes_that_show_at_run_time_only(known, shape_a, shape_b):
+    of_a, of_b = (str(np.array(shape)) for shape in (shape_a, shape_b))
+    message = (
+        f"a of shape {of_a} and b of shape {of_b} do not match (transpose_a=False, transpose_b"
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(message)):
+        product_of(*known)(tf.zeros(shape_a), tf.zeros(shape_b))
+
+
+def test_vectors_that_show_at_run_time_only():
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"two axes, got shapes \[3\]"):
+        product_of(None, None)(tf.zeros(3), tf.zeros((3, 4)))
+
+
+@pytest.mark.parametrize(
+    "shape_a, shape_b",
+    [((3, 4), (5, 4)), ((2, 1, 3, 4), (6, 5, 4)), ((0, 3, 4), (1, 5, 4))],
+    ids=str,
+)
+def test_shapes_that_match_at_run_time(shape_a, shape_b):
+    y = product_of(None, None, transpose_b=True)(tf.zeros(shape_a), tf.zeros(shape_b))
+    assert y.shape == np.broadcast_shapes(shape_a[:-2], shape_b[:-2]) + (3, 5)
+
+
+@pytest.mark.parametrize("shapes", [([None, 3], [3, 4]), ([2, 5, 3], [2, 3, None])], ids=str)
+def test_known_shapes_are_not_checked_when_run(shapes):
+    graph = product_of(*shapes).get_concrete_function().graph
+    assert "Assert" not in {op.type for op in graph.get_operations()}
 
 
 @pytest.mark.parametrize("yes", [1, True, np.bool_(True), np.int64(1)], ids=repr)

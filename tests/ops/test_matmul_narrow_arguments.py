@@ -147,7 +147,32 @@ def test_random_bits_out_of_range(call, bad):
     refused(call, words, precision=STOCHASTIC, seed=(1, 2), random_bits=bits)
 
 
-@pytest.mark.parametrize("dtype", ["int64", "uint32", "int16", "float32", "bool"])
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "uint32", "uint16"])
+def test_random_bits_of_other_integers(call, dtype):
+    bits, a = np.arange(40, dtype=np.int32).reshape(2, 4, 5) * 1638, A / 7
+
+    def product(bits):
+        return call(lambda: lp.matmul(a, B, STOCHASTIC, seed=(1, 2), random_bits=bits))
+
+    np.testing.assert_array_equal(product(bits.astype(dtype)), product(bits))
+
+
+@pytest.mark.parametrize("bad", [-1, 2**16, 2**32, 2**62])
+def test_wider_random_bits_out_of_range(call, bad):
+    bits = BITS.astype(np.int64)
+    bits[1, 2, 3] = bad
+    words = [f"random_bits[33] = {bad}", "2^16-1"]
+    refused(call, words, precision=STOCHASTIC, seed=(1, 2), random_bits=bits)
+
+
+def test_wider_random_bits_out_of_range_when_run():
+    product = tf.function(lambda r: lp.matmul(A, B, STOCHASTIC, seed=(1, 2), random_bits=r))
+    product(tf.constant(BITS, tf.int64))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"random_bits\[0\]"):
+        product(tf.constant(BITS, tf.int64) + 2**32)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bool"])
 def test_random_bits_of_wrong_type(call, dtype):
     words = [f"random_bits has dtype {dtype}", "int32"]
     refused(call, words, precision=STOCHASTIC, seed=(1, 2), random_bits=BITS.astype(dtype))

@@ -43,7 +43,11 @@ def parse_padding(padding):
             sides = [side for before, after in padding for side in (before, after)]
         except (TypeError, ValueError):
             sides = []
-        if len(sides) == 8 and all(_is_size(v, 0) for v in sides) and not any(sides[:2] + sides[6:]):
+        if (
+            len(sides) == 8
+            and all(_is_size(v, 0) for v in sides)
+            and not any(sides[:2] + sides[6:])
+        ):
             sides = sides[2:6]
         if len(sides) == 4 and all(_is_size(v, 0) for v in sides):
             return "EXPLICIT", [int(v) for v in sides]

@@ -208,17 +208,11 @@ def _multiply_matrices(lhs, rhs, gemm, products, seed, streams, random_bits):
 def _wide(lhs, rhs, gemm, products):
     """The exact product: every partial sum is an integer of at most 53 bits, in any order."""
     bound, length = gemm.exact_length, products.length()
-    too_long = (
-        f"sums for lhs = {gemm.lhs} and rhs = {gemm.rhs} are longer than {bound}, the longest that "
-        "Accumulator.wide() adds exactly in 53 bits: use narrower formats, or "
-        "Accumulator.native()"
-    )
     if isinstance(length, int):
-        if length > bound:
-            raise ValueError(f"length = {length}: {too_long}")
+        gemm.check_length(length)
         return products.wide(lhs, rhs, gemm)
     check = tf.debugging.assert_less_equal(
-        tf.cast(length, tf.int64), tf.constant(bound, tf.int64), message=too_long
+        tf.cast(length, tf.int64), tf.constant(bound, tf.int64), message=gemm.too_long
     )
     with tf.control_dependencies([check] if check is not None else []):
         return products.wide(tf.identity(lhs), tf.identity(rhs), gemm)

@@ -128,10 +128,9 @@ def _checked_when_run(a, b, transpose_a, transpose_b):
     """a and b, after a check of what their static shapes leave open, if anything."""
     axis_a, axis_b = -2 if transpose_a else -1, -1 if transpose_b else -2
     if a.shape.rank is not None and b.shape.rank is not None:
-        batches = a.shape[:-2], b.shape[:-2]
-        if None not in (a.shape[axis_a], b.shape[axis_b]) and (
-            all(batch.is_fully_defined() for batch in batches) or [] in batches
-        ):
+        batches = (a.shape[:-2] + b.shape[:-2]).is_fully_defined()
+        batches = batches or 2 in (a.shape.rank, b.shape.rank)
+        if batches and None not in (a.shape[axis_a], b.shape[axis_b]):
             return a, b
     shapes = _shape(a), _shape(b)
     rank = tf.reduce_max([2, *(tf.size(shape) for shape in shapes)])
