@@ -8,7 +8,7 @@ import pytest
 
 import tf_lowprec as lp
 from tf_lowprec._keras import deserialize_keras_object, serialize_keras_object
-from tf_lowprec.precision import span_bits
+from tf_lowprec.gemm import span_bits
 
 Q16 = lp.FixedPointFormat(2, 14)
 WIDE = lp.Accumulator.wide()
