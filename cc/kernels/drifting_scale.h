@@ -57,11 +57,14 @@ inline DriftingScale FindDrift(const AccumulatorSpec& spec, const OperandSpec& a
 }
 
 // The same before anything is known of the operands but their formats: a scale for any that
-// MayDrift, or none.
+// MayDrift; none where few or no values would, so that it is not taken back all the time.
 inline DriftingScale ExpectDrift(const AccumulatorSpec& spec, const OperandSpec& a,
                                  const OperandSpec& b, int64_t k) {
   const bool nearest = static_cast<Rounding>(spec.rounding) == Rounding::kNearestEven;
-  if (!nearest || !AllowsScaled(FloatLanes::kMantissaBits, spec.mantissa_bits)) return {};
+  if (!nearest || !AllowsScaled(FloatLanes::kMantissaBits, spec.mantissa_bits) ||
+      !MayRoundTwice(FloatLanes::kMantissaBits + 1, spec.mantissa_bits, a.bits + b.bits)) {
+    return {};
+  }
   // Where sums may overflow, they do not drift.
   const int64_t sum = Min(int64_t{FloatMaxExponent(AccumulatorFormat(spec))},
                           SumsExponent(spec, a.max_exponent + b.max_exponent, k));

@@ -49,5 +49,28 @@ TEST(DriftingScale, HoldsAllBetweenTheBounds) {
   EXPECT_GT(found, 10000);
 }
 
+// Of formats whose sums drift whatever the values, or hardly ever do.
+TEST(DriftingScale, IsExpectedWhereFormatsAllowIt) {
+  const OperandSpec e5m2 = {3, -16, 16}, e4m3 = {4, -9, 9}, fp16 = {11, -24, 16}, float32;
+  const auto is_expected = [](int m, const OperandSpec& operand, Rounding rounding) {
+    AccumulatorSpec spec;
+    spec.exponent_bits = 6;
+    spec.mantissa_bits = m;
+    spec.rounding = static_cast<int>(rounding);
+    spec.chunk = 64;
+    return ExpectDrift(spec, operand, operand, 1000).period > 0;
+  };
+  const Rounding nearest = Rounding::kNearestEven;
+  for (int m = 5; m <= 10; ++m) EXPECT_TRUE(is_expected(m, e5m2, nearest)) << m;
+  for (int m = 7; m <= 10; ++m) EXPECT_TRUE(is_expected(m, e4m3, nearest)) << m;
+  EXPECT_FALSE(is_expected(4, e5m2, nearest));  // float64, or float32 for few terms
+  EXPECT_FALSE(is_expected(6, e4m3, nearest));
+  EXPECT_FALSE(is_expected(11, e5m2, nearest));
+  EXPECT_FALSE(is_expected(9, fp16, nearest));
+  EXPECT_FALSE(is_expected(9, float32, nearest));
+  EXPECT_FALSE(is_expected(9, e5m2, Rounding::kTowardZero));
+  EXPECT_FALSE(is_expected(9, e5m2, Rounding::kStochastic));
+}
+
 }  // namespace
 }  // namespace tf_lowprec

@@ -1,7 +1,5 @@
 """lp.layers.Conv1D."""
 
-import math
-
 import tensorflow as tf
 
 from tf_lowprec.layers.precision_layer import PrecisionLayer, over_images
@@ -19,9 +17,6 @@ class Conv1D(PrecisionLayer, tf.keras.layers.Conv1D):
     k filters / groups, GRAD over B ot: lp.conv2d of images of height 1. On Keras 2 B may be several
     axes.
     """
-
-    def _forward_lengths(self, input_shape):
-        return [math.prod(self.kernel.shape[:-1])]
 
     def call(self, inputs, training=None):
         if self.precision.is_native:

@@ -1,7 +1,5 @@
 """lp.layers.Conv2D."""
 
-import math
-
 import tensorflow as tf
 
 from tf_lowprec.layers.precision_layer import PrecisionLayer, over_images
@@ -18,9 +16,6 @@ class Conv2D(PrecisionLayer, tf.keras.layers.Conv2D):
     Shapes: ``[B, H, W, C]`` to ``[B, oh, ow, filters]``. FWD sums over kh kw C / groups, BWD over
     kh kw filters / groups, GRAD over B oh ow. On Keras 2 B may be several axes.
     """
-
-    def _forward_lengths(self, input_shape):
-        return [math.prod(self.kernel.shape[:-1])]
 
     def call(self, inputs, training=None):
         if self.precision.is_native:

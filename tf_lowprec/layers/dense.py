@@ -16,9 +16,6 @@ class Dense(PrecisionLayer, tf.keras.layers.Dense):
     leading axes.
     """
 
-    def _forward_lengths(self, input_shape):
-        return [self.kernel.shape[0]]
-
     def call(self, inputs, training=None):
         if self.precision.is_native:
             return super().call(inputs)

@@ -1,6 +1,7 @@
 """What the low-precision layers add to their stock Keras parents: all of it is here."""
 
 import inspect
+import math
 
 import tensorflow as tf
 
@@ -95,8 +96,8 @@ class PrecisionLayer:
                 self.precision.forward.check_length(length)
 
     def _forward_lengths(self, input_shape):
-        """Terms of the sums of FWD that the built layer knows."""
-        return []
+        """Terms of FWD's sums, once built: over all axes of the kernel but the last."""
+        return [math.prod(self.kernel.shape[:-1])]
 
     def enable_lora(self, *args, **kwargs):
         if not self.precision.is_native:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_lowprec.formats import Rounding
 from tf_lowprec.ops import gemm
 from tf_lowprec.ops._library import ops
-from tf_lowprec.ops.quantize import as_float
+from tf_lowprec.ops.quantize import as_float, as_integers, narrowed
 from tf_lowprec.ops.seeds import as_seed
 from tf_lowprec.ops.wide_matmul import wide_matmul
 from tf_lowprec.precision import Accumulator, Gemm, as_policy
@@ -183,14 +183,7 @@ def _random_bits(random_bits, policy):
             f"random_bits are for a forward pass with a stochastic accumulator, got "
             f"{gemm.accumulator}"
         )
-    try:
-        random_bits = tf.convert_to_tensor(random_bits)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"random_bits cannot become a tensor of integers: {error}") from None
-    if not random_bits.dtype.is_integer:
-        raise ValueError(
-            f"random_bits has dtype {random_bits.dtype.name}; it must be int32, or another integer"
-        )
+    random_bits = as_integers(random_bits)
     if random_bits.dtype == tf.int32:
         return random_bits
     values = tf.get_static_value(random_bits)
@@ -203,8 +196,7 @@ def _random_bits(random_bits, policy):
                 f"0..2^{bits}-1"
             )
         return tf.constant(values.astype(np.int32))
-    # A wider integer must not wrap into the range, which the kernel checks.
-    return tf.cast(tf.clip_by_value(tf.cast(random_bits, tf.int64), -1, 2**bits), tf.int32)
+    return narrowed(random_bits, bits)
 
 
 def _seed(seed, policy, random_bits):

@@ -24,21 +24,33 @@ def as_float(x, argument="x"):
     )
 
 
-def _as_random_bits(random_bits, x):
-    """`random_bits` as an int32 tensor of x's shape; the kernel checks its range."""
+def as_integers(random_bits):
+    """`random_bits` as a tensor of integers."""
     try:
         bits = tf.convert_to_tensor(random_bits)
     except (TypeError, ValueError) as error:
         raise ValueError(f"random_bits cannot become a tensor of integers: {error}") from None
     if not bits.dtype.is_integer:
-        raise ValueError(f"random_bits has dtype {bits.dtype.name}; it must be int32")
+        raise ValueError(
+            f"random_bits has dtype {bits.dtype.name}; it must be int32, or another integer"
+        )
+    return bits
+
+
+def narrowed(random_bits, bits):
+    """Integers of `bits` bits as int32: wider ones do not wrap into that range."""
+    if random_bits.dtype != tf.int32:
+        random_bits = tf.clip_by_value(tf.cast(random_bits, tf.int64), -1, 2**bits)
+    return tf.cast(random_bits, tf.int32)
+
+
+def _as_random_bits(random_bits, x):
+    """`random_bits` as an int32 tensor of x's shape; the kernel checks its range."""
+    bits = as_integers(random_bits)
     if not bits.shape.is_compatible_with(x.shape):
         shapes = (s.as_list() if s.rank is not None else s for s in (bits.shape, x.shape))
         raise ValueError("random_bits has shape {}; it must have x's, {}".format(*shapes))
-    if bits.dtype != tf.int32:
-        # A wider integer must not wrap into the range.
-        bits = tf.clip_by_value(tf.cast(bits, tf.int64), -1, 2**24)
-    return tf.cast(bits, tf.int32)
+    return narrowed(bits, 24)
 
 
 def quantize(
