@@ -220,6 +220,22 @@ def test_native_gradient_of_nothing_is_zero(groups, shape, mode):
     np.testing.assert_array_equal(dfilters(tf.zeros(shape)), tf.zeros(filters.shape))
 
 
+@pytest.mark.parametrize("groups", [1, 4], ids=["plain", "depthwise"])
+@pytest.mark.parametrize("known", [(None, None), (2, 2)], ids=["unknown", "known"])
+@pytest.mark.parametrize("policy", [lp.Policy.float32(), lp.Policy.bf16()], ids=["float32", "bf16"])
+def test_native_result_of_nothing_has_its_shape(policy, known, groups):
+    filters = tf.ones((3, 3, 4 // groups, 4))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *known, 4])])
+    def convolve(x):
+        return lp.conv2d(x, filters, policy, padding="VALID", groups=groups)
+
+    for height, width in [(7, 9), (2, 2)] if known[0] is None else [known]:
+        for batch in (0, 1):
+            y = convolve(tf.zeros((batch, height, width, 4)))
+            assert y.shape == (batch, max(height - 2, 0), max(width - 2, 0), 4)
+
+
 def test_empty_batch_gives_empty_result_and_zero_gradient():
     x, w = tf.zeros((0, 5, 5, 4)), tf.constant(FILTERS)
     with tf.GradientTape() as tape:

@@ -108,7 +108,7 @@ class Geometry:
         }
 
     def output_size(self, image, kernel):
-        """[oh, ow] of a convolution of images [height, width] with filters of that size."""
+        """[oh, ow] of a convolution of images [height, width], integers or tensors."""
         sides = self.explicit_paddings or [0] * 4
         sizes = []
         for axis in range(2):
@@ -116,7 +116,8 @@ class Geometry:
             reach = (kernel[axis] - 1) * self.dilations[axis] + 1
             padded = image[axis] + sides[2 * axis] + sides[2 * axis + 1]
             same = self.padding == "SAME"
-            sizes.append(max((padded - (1 if same else reach)) // stride + 1, 0))
+            size = (padded - (1 if same else reach)) // stride + 1
+            sizes.append(tf.maximum(size, 0) if tf.is_tensor(size) else max(size, 0))
         return sizes
 
     def _dilate(self, filters):
@@ -147,6 +148,25 @@ class Geometry:
 
     def forward(self, x, filters):
         """y."""
+        channels = filters.shape[3]
+        known = x.shape[1:3].is_fully_defined()
+        image = x.shape[1:3] if known else tf.unstack(tf.shape(x)[1:3], num=2)
+        size = self.output_size(image, filters.shape[:2])
+        shape = [tf.shape(x)[0] if x.shape[0] is None else x.shape[0], *size, channels]
+
+        def convolved():
+            return self._forward(x, filters)
+
+        def nothing():
+            return tf.zeros(shape, x.dtype)
+
+        # An empty result of TensorFlow's oneDNN kernels has their input's shape. (An unknown number
+        # of images is taken not to be 0, so that convolutions are still fused with what follows.)
+        if not known:
+            return tf.cond(tf.reduce_all(tf.stack(shape) > 0), convolved, nothing)
+        return nothing() if 0 in (x.shape[0], *size) else convolved()
+
+    def _forward(self, x, filters):
         spread = self._dilate(filters)
         if self._is_depthwise(filters.shape):
             return tf.raw_ops.DepthwiseConv2dNative(
