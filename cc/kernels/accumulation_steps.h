@@ -285,14 +285,20 @@ struct GuessFloatStep : GuessStep<FloatLanes, kUnderflow> {
     s1 = L::ProductMinus(t1, scale, above1);
   }
 };
+#endif
 
+#if defined(__AVX2__)
 // Where a choice is float_for_few: kVeltkamp, in doubt where t is not exact and a b no smaller than
 // s. Then a b - t is exact and not -s. If a b is smaller it is -s, but for few cases. `plain` is
 // for terms of which accumulation_path.h says that it is right.
 struct CheckedStep : SureStep {
   using Lanes = FloatLanes;
   using V = Lanes::Vector;
+#if defined(__AVX512F__)
+  using Careful = NearestStep<Lanes, NearestMethod::kVeltkamp, true>;
+#else
   using Careful = HalvesStep<false>;
+#endif
   using Chunk = NearestChunkStep<false>;
   using Plain = NearestStep<Lanes, NearestMethod::kVeltkamp, false>;
   static constexpr int kGuesses = 16;
@@ -445,9 +451,9 @@ struct StochasticStep : SureStep {
   }
   static V Recalled(const uint32_t* to) {
     constexpr int kStep = RandomHistory::kStepWords;
-    V x = Lanes::LoadBits(to - kLongestLag * kStep);
-    for (int lag : kShorterLags) x = Lanes::Xor(x, Lanes::LoadBits(to - lag * kStep));
-    return x;
+    const auto at = [&](int lag) { return Lanes::LoadBits(to - lag * kStep); };
+    const V x = Lanes::Xor(at(kLongestLag), at(kShorterLags[0]), at(kShorterLags[1]));
+    return Lanes::Xor(x, at(kShorterLags[2]), at(kShorterLags[3]));
   }
   V Placed(V x) const {
     if constexpr (kBits == StochasticBits::kMore) x = Lanes::And(x, Lanes::SetBits(kTop));

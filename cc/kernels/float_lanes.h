@@ -61,6 +61,10 @@ struct FloatLanes {
   static Vector LoadBits(const uint32_t* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
   static void StoreBits(uint32_t* p, Vector v) { _mm512_storeu_si512(p, _mm512_castps_si512(v)); }
   static Vector Xor(Vector a, Vector b) { return _mm512_xor_ps(a, b); }
+  static Vector Xor(Vector a, Vector b, Vector c) {
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(
+        _mm512_castps_si512(a), _mm512_castps_si512(b), _mm512_castps_si512(c), 0x96));
+  }
   static Vector MaxBits(Vector a, Vector b) {  // as unsigned integers
     return _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
   }
@@ -77,6 +81,9 @@ struct FloatLanes {
   // The upper 16 bits of the product of the lower halves, which for the upper halves' is 0 as b's.
   static Vector LowHalfProduct(Vector a, Vector b) {
     return _mm512_castsi512_ps(_mm512_mulhi_epu16(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+  }
+  static bool AnyBits(Vector a) {
+    return _mm512_test_epi32_mask(_mm512_castps_si512(a), _mm512_castps_si512(a)) != 0;
   }
   static bool AnyZeroBits(Vector a, Vector b) {  // whether (a & b) == 0 in some lane
     return _mm512_testn_epi32_mask(_mm512_castps_si512(a), _mm512_castps_si512(b)) != 0;
@@ -157,6 +164,7 @@ struct FloatLanes {
   static Vector Xor(Vector a, Vector b) {
     return _mm256_castsi256_ps(_mm256_xor_si256(_mm256_castps_si256(a), _mm256_castps_si256(b)));
   }
+  static Vector Xor(Vector a, Vector b, Vector c) { return Xor(Xor(a, b), c); }
   static Vector MaxBits(Vector a, Vector b) {  // as unsigned integers
     return _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
   }
@@ -323,6 +331,7 @@ struct PortableLanes {
   static Vector Xor(Vector a, Vector b) {
     return reinterpret_cast<Vector>(reinterpret_cast<Integers>(a) ^ reinterpret_cast<Integers>(b));
   }
+  static Vector Xor(Vector a, Vector b, Vector c) { return Xor(Xor(a, b), c); }
   static Vector ShiftLeft(Vector a, int count) {
     return reinterpret_cast<Vector>(reinterpret_cast<Unsigned>(a) << static_cast<UInt>(count));
   }

@@ -106,7 +106,7 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
 }
 
 inline bool WantsBounds(const MatMulTask& task) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX2__)
   return task.random_bits == nullptr &&
          MayBeFloatForFew(task.accumulator, task.a_spec, task.b_spec);
 #else

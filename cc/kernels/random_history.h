@@ -5,8 +5,8 @@
 // all multiples of it. One has six terms only,
 //   x[n] = x[n - 31] ^ x[n - 83] ^ x[n - 130] ^ x[n - 141] ^ x[n - 179],
 // and holds for the 16 bits of a state that are used by themselves. So two elements share a lane,
-// and a word is five loads and four XORs for both in place of six instructions for each, of which
-// three are shifts.
+// and a word is five loads and four XORs (AVX-512: two) for both in place of six instructions for
+// each, of which three are shifts.
 #ifndef TF_LOWPREC_CC_KERNELS_RANDOM_HISTORY_H_
 #define TF_LOWPREC_CC_KERNELS_RANDOM_HISTORY_H_
 

@@ -155,7 +155,7 @@ inline void RunFastTile(TileTask& tile, const PathChoice& choice) {
   constexpr NearestMethod kScaled = NearestMethod::kScaled, kVeltkamp = NearestMethod::kVeltkamp;
   const int m = tile.accumulator.mantissa_bits;
   constexpr bool kFloatOdd = OddLanes::kMantissaBits == FloatLanes::kMantissaBits;
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX2__)
   if (choice.float_for_few) return RunSteps<CheckedStep, FloatShape, kLayout>(tile);
 #endif
   switch (choice.path) {
