@@ -108,7 +108,7 @@ class Geometry:
         }
 
     def output_size(self, image, kernel):
-        """[oh, ow] of a convolution of images [height, width], integers or tensors."""
+        """[oh, ow] of images [height, width], integers or tensors, under filters of size kernel."""
         sides = self.explicit_paddings or [0] * 4
         sizes = []
         for axis in range(2):
