@@ -1,4 +1,4 @@
-// The encoder's loops over one segment of a gradient, for each instruction set.
+// The codec's loops over one segment of a gradient, for each instruction set.
 #ifndef TF_LOWPREC_CC_KERNELS_ADACOMP_H_
 #define TF_LOWPREC_CC_KERNELS_ADACOMP_H_
 
@@ -33,12 +33,42 @@ using AdaCompSelectFn = int64_t (*)(const AdaCompTask& task, int64_t first_bin, 
 // Sets `entry` of a segment that was selected in full.
 using AdaCompMeasureFn = void (*)(const AdaCompTask& task, AdaCompSegment* segment);
 
+// The float64 sum of finite maxima, as if added one by one.
+using AdaCompSumFn = double (*)(const float* maxima, int64_t num_bins);
+// Writes a segment's codes to `words`, as long as its `entry` says, and takes what they send out of
+// its part of the new residue.
+using AdaCompWriteFn = void (*)(const AdaCompTask& task, const AdaCompSegment& segment, float scale,
+                                uint32_t* words, float* new_residue);
+
+// A segment of a packet, of num_elements.
+struct AdaCompCoded {
+  const uint32_t* words = nullptr;
+  uint32_t entry = 0;
+  int64_t num_elements = 0;
+  int bin_size = 1;
+  bool entropy = false;
+  float scale = 0;
+};
+
+// The number of elements that it sends, or -1 if it is corrupt.
+using AdaCompCheckFn = int64_t (*)(const AdaCompCoded& coded);
+// y = (first ? 0 : y) + what it sends; it has to be sound.
+using AdaCompAddFn = void (*)(const AdaCompCoded& coded, bool first, float* y);
+
 // The room that a bin of n elements needs: some codes more, since up to 16 are written at a time.
 constexpr int64_t AdaCompRoom(int64_t n) { return n + 16; }
+
+// PacketChecksum.
+using AdaCompChecksumFn = uint32_t (*)(const uint32_t* packet, int64_t num_words);
 
 struct AdaCompLoops {
   AdaCompSelectFn select;
   AdaCompMeasureFn measure;
+  AdaCompSumFn sum;
+  AdaCompWriteFn write;
+  AdaCompCheckFn check;
+  AdaCompAddFn add;
+  AdaCompChecksumFn checksum;
 };
 
 // The fastest copy that this CPU runs, or the one that TF_LOWPREC_ISA names.

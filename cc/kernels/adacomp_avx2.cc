@@ -2,5 +2,5 @@
 #include "cc/kernels/adacomp_loops.h"
 
 namespace tf_lowprec {
-AdaCompLoops AdaCompAvx2() { return {avx2::AdaCompSelect, avx2::AdaCompMeasure}; }
+AdaCompLoops AdaCompAvx2() { return avx2::kAdaCompLoops; }
 }  // namespace tf_lowprec

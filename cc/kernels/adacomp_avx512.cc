@@ -2,5 +2,5 @@
 #include "cc/kernels/adacomp_loops.h"
 
 namespace tf_lowprec {
-AdaCompLoops AdaCompAvx512() { return {avx512::AdaCompSelect, avx512::AdaCompMeasure}; }
+AdaCompLoops AdaCompAvx512() { return avx512::kAdaCompLoops; }
 }  // namespace tf_lowprec

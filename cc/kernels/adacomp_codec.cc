@@ -44,35 +44,17 @@ std::vector<int64_t> SegmentOffsets(const uint32_t* table, int64_t begin, const 
   return offsets;
 }
 
-// Takes what is sent out of a residue. The elements lie at random, which the processor does not
-// foresee: each is asked of memory when it is named, and changed kWaiting elements later, or at the
-// end.
-class SentElements {
- public:
-  explicit SentElements(float scale) : scale_(scale) { std::fill_n(waiting_, kWaiting, &none_); }
-  SentElements(const SentElements&) = delete;
-  SentElements& operator=(const SentElements&) = delete;
-  ~SentElements() {
-    for (float* element : waiting_) Change(element);
-  }
-
-  void TakeOut(float* element) {
-    __builtin_prefetch(element, 1);
-    float** const place = &waiting_[count_++ % kWaiting];
-    Change(*place);
-    *place = element;
-  }
-
- private:
-  static constexpr uint64_t kWaiting = 64;
-
-  void Change(float* element) const { *element = ResidueOfSent(*element, scale_); }
-
-  const float scale_;
-  float none_ = 0;  // in the places that still are free
-  float* waiting_[kWaiting];
-  uint64_t count_ = 0;
-};
+// Segment i of a packet, its words from `offset` on.
+AdaCompCoded CodedSegment(const PacketHeader& header, const uint32_t* packet, int64_t offset,
+                          int64_t i) {
+  const BinLayout layout(header.num_elements, header.bin_size);
+  return {packet + offset,
+          packet[header.num_words() + i],
+          layout.SegmentElements(i),
+          header.bin_size,
+          header.entropy,
+          header.scale};
+}
 
 }  // namespace
 
@@ -124,9 +106,7 @@ int64_t AdaCompEncoder::Select() {
     header_.sent = 0;
     return num_words_ = header_.num_words();
   }
-  double sum = 0;
-  for (const float highest : maxima_) sum += highest;
-  header_.scale = MeanOfMaxima(sum, layout.num_bins);
+  header_.scale = MeanOfMaxima(loops_.sum(maxima_.data(), layout.num_bins), layout.num_bins);
   return num_words_;
 }
 
@@ -139,11 +119,8 @@ void AdaCompEncoder::Write(uint32_t* packet) {
     const std::vector<int64_t> offsets = SegmentOffsets(table, header_.num_words(), layout);
     run_(layout.num_segments, kSegmentElements / 4, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        float* const residue = task_.new_residue + layout.SegmentBegin(i);
-        SentElements sent(header_.scale);
-        WriteSegment(segments_[i].selection(task_.bin_size), task_.entropy,
-                     segments_[i].segment.entry, packet + offsets[i],
-                     [&sent, residue](int64_t position) { sent.TakeOut(residue + position); });
+        loops_.write(task_, segments_[i].segment, header_.scale, packet + offsets[i],
+                     task_.new_residue + layout.SegmentBegin(i));
       }
     });
   } else {
@@ -151,12 +128,13 @@ void AdaCompEncoder::Write(uint32_t* packet) {
       std::copy(task_.residue + begin, task_.residue + end, task_.new_residue + begin);
     });
   }
-  packet[1] = PacketChecksum(packet, num_words_);
+  packet[1] = loops_.checksum(packet, num_words_);
 }
 
 const char* CheckAdaCompPacket(const uint32_t* packet, int64_t num_words, int64_t num_elements,
-                               const AdaCompRun& run) {
-  const char* problem = CheckPacketHeader(packet, num_words);
+                               const AdaCompLoops& loops, const AdaCompRun& run) {
+  const char* problem =
+      CheckPacketHeader(packet, num_words, [&] { return loops.checksum(packet, num_words); });
   if (problem != nullptr) return problem;
   const PacketHeader header = ParsePacketHeader(packet);
   if (header.num_elements != num_elements) return kForAnotherNumber;
@@ -168,8 +146,7 @@ const char* CheckAdaCompPacket(const uint32_t* packet, int64_t num_words, int64_
   std::atomic<bool> sound(true);
   run(layout.num_segments, kSegmentElements / 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t count =
-          CheckSegment(header, table[i], packet + offsets[i], layout.SegmentElements(i));
+      const int64_t count = loops.check(CodedSegment(header, packet, offsets[i], i));
       if (count < 0) {
         sound = false;
       } else {
@@ -181,7 +158,8 @@ const char* CheckAdaCompPacket(const uint32_t* packet, int64_t num_words, int64_
   return sent != header.sent ? kSendsAnotherNumber : nullptr;
 }
 
-void AddAdaCompPacket(const uint32_t* packet, bool first, float* y, const AdaCompRun& run) {
+void AddAdaCompPacket(const uint32_t* packet, bool first, float* y, const AdaCompLoops& loops,
+                      const AdaCompRun& run) {
   const PacketHeader header = ParsePacketHeader(packet);
   if (header.skip) {
     run(header.num_elements, 1, [y](int64_t begin, int64_t end) {
@@ -194,10 +172,7 @@ void AddAdaCompPacket(const uint32_t* packet, bool first, float* y, const AdaCom
   const std::vector<int64_t> offsets = SegmentOffsets(table, header.num_words(), layout);
   run(layout.num_segments, kSegmentElements / 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      float* part = y + layout.SegmentBegin(i);
-      const int64_t elements = layout.SegmentElements(i);
-      if (first) std::fill_n(part, elements, 0.0f);
-      AddSegment(header, table[i], packet + offsets[i], elements, part);
+      loops.add(CodedSegment(header, packet, offsets[i], i), first, y + layout.SegmentBegin(i));
     }
   });
 }

@@ -38,9 +38,6 @@ class AdaCompEncoder {
     AdaCompSegment segment;
     std::unique_ptr<uint16_t[]> codes;
     void Grow(int64_t capacity);
-    Selection selection(int bin_size) const {
-      return {segment.codes, segment.size, segment.num_empty, bin_size};
-    }
   };
 
   void SelectSegment(int64_t index);
@@ -61,10 +58,11 @@ constexpr const char* kSendsAnotherNumber = "it sends another number of elements
 
 // What is wrong with a packet of `num_words` words for a tensor of `num_elements`, or nullptr.
 const char* CheckAdaCompPacket(const uint32_t* packet, int64_t num_words, int64_t num_elements,
-                               const AdaCompRun& run);
+                               const AdaCompLoops& loops, const AdaCompRun& run);
 
 // y = (first ? 0 : y) + what a sound packet sends; NaN everywhere for a skip packet.
-void AddAdaCompPacket(const uint32_t* packet, bool first, float* y, const AdaCompRun& run);
+void AddAdaCompPacket(const uint32_t* packet, bool first, float* y, const AdaCompLoops& loops,
+                      const AdaCompRun& run);
 
 // Device memory of so many bytes, valid for as long as the encoder or decoder that asked for it and
 // the kernels that it launched; nullptr if there is none.

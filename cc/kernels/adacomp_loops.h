@@ -1,4 +1,4 @@
-// The encoder's loops, compiled once per instruction set (adacomp_portable.cc, …avx2, …avx512).
+// The codec's loops, compiled once per instruction set (adacomp_portable.cc, …avx2, …avx512).
 #ifndef TF_LOWPREC_CC_KERNELS_ADACOMP_LOOPS_H_
 #define TF_LOWPREC_CC_KERNELS_ADACOMP_LOOPS_H_
 
@@ -6,12 +6,15 @@
 #include <immintrin.h>
 #endif
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
 #include "cc/kernels/adacomp.h"
 #include "cc/numerics/adacomp_codes.h"
+#include "cc/numerics/adacomp_packet.h"
 #include "cc/numerics/adacomp_select.h"
+#include "cc/numerics/adacomp_selection.h"
 
 LOWPREC_BEGIN_NAMESPACE
 
@@ -318,10 +321,100 @@ inline int64_t AdaCompSelect(const AdaCompTask& task, int64_t first_bin, int64_t
   return select(task, first_bin, begin, end, segment, maxima);
 }
 
-inline void AdaCompMeasure(const AdaCompTask& task, AdaCompSegment* segment) {
-  const Selection selection = {segment->codes, segment->size, segment->num_empty, task.bin_size};
-  segment->entry = MeasureSegment(selection, task.entropy);
+inline Selection SelectionOf(const AdaCompTask& task, const AdaCompSegment& segment) {
+  return {segment.codes, segment.size, segment.num_empty, task.bin_size};
 }
+
+inline void AdaCompMeasure(const AdaCompTask& task, AdaCompSegment* segment) {
+  segment->entry = MeasureSegment(SelectionOf(task, *segment), task.entropy);
+}
+
+// Takes what is sent out of a residue. The elements lie at random, which the processor does not
+// foresee: each is asked of memory when it is named, and changed kWaiting elements later, or at the
+// end.
+class SentElements {
+ public:
+  explicit SentElements(float scale) : scale_(scale) { std::fill_n(waiting_, kWaiting, &none_); }
+  SentElements(const SentElements&) = delete;
+  SentElements& operator=(const SentElements&) = delete;
+  ~SentElements() {
+    for (float* element : waiting_) Change(element);
+  }
+
+  void TakeOut(float* element) {
+    __builtin_prefetch(element, 1);
+    float** const place = &waiting_[count_++ % kWaiting];
+    Change(*place);
+    *place = element;
+  }
+
+ private:
+  static constexpr uint64_t kWaiting = 64;
+
+  void Change(float* element) const { *element = ResidueOfSent(*element, scale_); }
+
+  const float scale_;
+  float none_ = 0;  // in the places that still are free
+  float* waiting_[kWaiting];
+  uint64_t count_ = 0;
+};
+
+inline void AdaCompWrite(const AdaCompTask& task, const AdaCompSegment& segment, float scale,
+                         uint32_t* words, float* new_residue) {
+  SentElements sent(scale);
+  WriteSegment(SelectionOf(task, segment), task.entropy, segment.entry, words,
+               [&sent, new_residue](int64_t i) { sent.TakeOut(new_residue + i); });
+}
+
+inline PacketHeader HeaderOf(const AdaCompCoded& coded) {
+  PacketHeader header;
+  header.entropy = coded.entropy;
+  header.bin_size = coded.bin_size;
+  header.scale = coded.scale;
+  return header;
+}
+
+inline int64_t AdaCompCheck(const AdaCompCoded& coded) {
+  return CheckSegment(HeaderOf(coded), coded.entry, coded.words, coded.num_elements);
+}
+
+inline void AdaCompAdd(const AdaCompCoded& coded, bool first, float* y) {
+  if (first) std::fill_n(y, coded.num_elements, 0.0f);
+  AddSegment(HeaderOf(coded), coded.entry, coded.words, coded.num_elements, y);
+}
+
+// In lanes, if no order of the additions rounds: then all sums are multiples of the least maximum's
+// unit in the last place, and below 2^53 of them.
+inline double AdaCompSum(const float* maxima, int64_t n) {
+  constexpr int kLanes = 16;
+  uint32_t least[kLanes], most[kLanes] = {};
+  std::fill_n(least, kLanes, ~0u);
+  double lanes[kLanes] = {};
+  const auto add = [&](int lane, float maximum) {
+    uint32_t bits;
+    memcpy(&bits, &maximum, sizeof(bits));
+    least[lane] = std::min(least[lane], bits - 1);  // 0 becomes the greatest
+    most[lane] = std::max(most[lane], bits);
+    lanes[lane] += maximum;
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int k = 0; k < kLanes; ++k) add(k, maxima[i + k]);
+  }
+  for (; i < n; ++i) add(0, maxima[i]);
+  const int unit = static_cast<int>((*std::min_element(least, least + kLanes) + 1) >> 23);
+  const int top = static_cast<int>(*std::max_element(most, most + kLanes) >> 23);
+  double sum = 0;
+  if (CeilLog2(n) + top + 1 - std::max(unit, 1) <= 53 - 23) {
+    for (const double lane : lanes) sum += lane;
+  } else {
+    for (i = 0; i < n; ++i) sum += maxima[i];
+  }
+  return sum;
+}
+
+constexpr AdaCompLoops kAdaCompLoops = {AdaCompSelect, AdaCompMeasure, AdaCompSum,    AdaCompWrite,
+                                        AdaCompCheck,  AdaCompAdd,     PacketChecksum};
 
 LOWPREC_END_NAMESPACE
 

@@ -137,22 +137,28 @@ class AdaCompDecodeOpBase : public OpKernel {
 
 class AdaCompDecodeCpuOp : public AdaCompDecodeOpBase {
  public:
-  using AdaCompDecodeOpBase::AdaCompDecodeOpBase;
+  explicit AdaCompDecodeCpuOp(OpKernelConstruction* ctx)
+      : AdaCompDecodeOpBase(ctx), loops_(ChooseAdaComp()) {}
 
  protected:
   void Decode(OpKernelContext* ctx, const OpInputList& packets, int64_t num_elements) override {
     const AdaCompRun run = Threads(ctx);
     for (int i = 0; i < packets.size(); ++i) {
-      const char* problem =
-          CheckAdaCompPacket(Words(packets[i]), packets[i].NumElements(), num_elements, run);
+      const char* problem = CheckAdaCompPacket(Words(packets[i]), packets[i].NumElements(),
+                                               num_elements, loops_, run);
       OP_REQUIRES(ctx, problem == nullptr, Unsound(i, packets[i], num_elements, problem));
     }
     Tensor* gradient = nullptr;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({num_elements}), &gradient));
     float* y = gradient->flat<float>().data();
     PreferHugePages(y, num_elements * static_cast<int64_t>(sizeof(float)));
-    for (int i = 0; i < packets.size(); ++i) AddAdaCompPacket(Words(packets[i]), i == 0, y, run);
+    for (int i = 0; i < packets.size(); ++i) {
+      AddAdaCompPacket(Words(packets[i]), i == 0, y, loops_, run);
+    }
   }
+
+ private:
+  const AdaCompLoops loops_;
 };
 
 REGISTER_KERNEL_BUILDER(Name("Lowprec>AdaCompEncode").Device(DEVICE_CPU), AdaCompEncodeCpuOp);

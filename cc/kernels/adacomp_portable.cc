@@ -2,5 +2,5 @@
 #include "cc/kernels/adacomp_loops.h"
 
 namespace tf_lowprec {
-AdaCompLoops AdaCompPortable() { return {portable::AdaCompSelect, portable::AdaCompMeasure}; }
+AdaCompLoops AdaCompPortable() { return portable::kAdaCompLoops; }
 }  // namespace tf_lowprec

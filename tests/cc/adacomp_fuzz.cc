@@ -28,17 +28,22 @@ void InOneThread(int64_t total, int64_t, const std::function<void(int64_t, int64
   work(0, total);
 }
 
+const AdaCompLoops& Loops() {
+  static const AdaCompLoops loops = ChooseAdaComp();
+  return loops;
+}
+
 void Require(bool condition) {
   if (!condition) abort();
 }
 
 // A packet that is found sound changes as many elements of the output as it sends, by its scale.
 void Decode(const uint32_t* packet, int64_t num_words, int64_t num_elements) {
-  const char* problem = CheckAdaCompPacket(packet, num_words, num_elements, InOneThread);
+  const char* problem = CheckAdaCompPacket(packet, num_words, num_elements, Loops(), InOneThread);
   if (problem != nullptr) return;
   // Of the exact size, so that the address sanitizer sees one element too far.
   std::unique_ptr<float[]> y(new float[num_elements]);
-  AddAdaCompPacket(packet, true, y.get(), InOneThread);
+  AddAdaCompPacket(packet, true, y.get(), Loops(), InOneThread);
   const PacketHeader header = ParsePacketHeader(packet);
   int64_t changed = 0;
   for (int64_t i = 0; i < num_elements; ++i) {
@@ -124,12 +129,11 @@ void Encode(const std::vector<uint32_t>& words) {
   task.residue = residue.get();
   task.new_residue = after.get();
   task.num_elements = n;
-  static const AdaCompLoops loops = ChooseAdaComp();
-  AdaCompEncoder encoder(task, loops, InOneThread);
+  AdaCompEncoder encoder(task, Loops(), InOneThread);
   const int64_t size = encoder.Select();
   std::unique_ptr<uint32_t[]> packet(new uint32_t[size]);
   encoder.Write(packet.get());
-  Require(CheckAdaCompPacket(packet.get(), size, n, InOneThread) == nullptr);
+  Require(CheckAdaCompPacket(packet.get(), size, n, Loops(), InOneThread) == nullptr);
   Decode(packet.get(), size, n);
   const bool skip = ParsePacketHeader(packet.get()).skip;
   if (skip) Require(memcmp(after.get(), residue.get(), n * sizeof(float)) == 0);

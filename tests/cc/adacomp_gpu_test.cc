@@ -81,7 +81,7 @@ std::string Problem(const Words& words, int64_t n) {
   AdaCompGpuDecoder decoder(packet.data(), size, scratch.Allocate(), nullptr);
   const char* const got = decoder.Check(n);
   const Words copy(words);  // of the exact size
-  const char* const want = CheckAdaCompPacket(copy.data(), size, n, InOneThread);
+  const char* const want = CheckAdaCompPacket(copy.data(), size, n, ChooseAdaComp(), InOneThread);
   EXPECT_STREQ(got, want);
   return got == nullptr ? "" : got;
 }
@@ -114,8 +114,8 @@ void ExpectTheCpusBits(const Tensors& t, int bin_size, bool entropy, float soft_
   ExpectSameBits("AdaCompEncode, packets", got.packet, want.packet, what);
   ExpectSameBits("AdaCompEncode, residues", got.residue, want.residue, what);
   std::vector<float> y(n);
-  AddAdaCompPacket(want.packet.data(), true, y.data(), InOneThread);
-  AddAdaCompPacket(want.packet.data(), false, y.data(), InOneThread);
+  AddAdaCompPacket(want.packet.data(), true, y.data(), ChooseAdaComp(), InOneThread);
+  AddAdaCompPacket(want.packet.data(), false, y.data(), ChooseAdaComp(), InOneThread);
   ExpectSameBits("AdaCompDecode", Decode({want.packet, want.packet}, n), y, what);
 }
 

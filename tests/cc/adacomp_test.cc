@@ -38,17 +38,20 @@ void InThreeThreads(int64_t total, int64_t, const std::function<void(int64_t, in
   for (std::thread& thread : threads) thread.join();
 }
 
+// Also: every instruction set finds the same.
 std::string Problem(const Words& packet, int64_t n) {
   const Words copy(packet);  // of the exact size
-  const char* problem =
-      CheckAdaCompPacket(copy.data(), static_cast<int64_t>(copy.size()), n, InOneThread);
+  const int64_t size = static_cast<int64_t>(copy.size());
+  const char* problem = CheckAdaCompPacket(copy.data(), size, n, AdaCompPortable(), InOneThread);
+  EXPECT_STREQ(CheckAdaCompPacket(copy.data(), size, n, ChooseAdaComp(), InOneThread), problem);
   return problem == nullptr ? "" : problem;
 }
 
-std::vector<float> Decode(const Words& packet, int64_t n, const AdaCompRun& run = InOneThread) {
+std::vector<float> Decode(const Words& packet, int64_t n, const AdaCompRun& run = InOneThread,
+                          const AdaCompLoops& loops = ChooseAdaComp()) {
   std::vector<float> y(n, -1);
   EXPECT_EQ(Problem(packet, n), "");
-  AddAdaCompPacket(packet.data(), true, y.data(), run);
+  AddAdaCompPacket(packet.data(), true, y.data(), loops, run);
   return y;
 }
 
@@ -75,10 +78,37 @@ TEST(AdaComp, EveryInstructionSetGivesTheSameBits) {
     for (const float spread : {0.01f, 1.0f}) {
       const Tensors t = Normal(n, spread);
       for (const int bin_size : {1, 5, 16, 50, 64, 65, 500}) {
-        const Encoded want = Encode(t, bin_size, true, InOneThread, AdaCompPortable());
-        const Encoded got = Encode(t, bin_size, true);
-        ASSERT_EQ(got.packet, want.packet) << n << " elements, bins of " << bin_size;
-        ASSERT_TRUE(SameBits(got.residue, want.residue));
+        for (const bool entropy : {false, true}) {
+          const Encoded want = Encode(t, bin_size, entropy, InOneThread, AdaCompPortable());
+          const Encoded got = Encode(t, bin_size, entropy);
+          ASSERT_EQ(got.packet, want.packet) << n << " elements, bins of " << bin_size;
+          ASSERT_TRUE(SameBits(got.residue, want.residue));
+          ASSERT_TRUE(SameBits(Decode(got.packet, n),
+                               Decode(got.packet, n, InOneThread, AdaCompPortable())));
+        }
+      }
+    }
+  }
+}
+
+// Wide ranges, where the order of additions counts, and narrow ones.
+TEST(AdaComp, MaximaAreSummedInOrder) {
+  std::mt19937 random(1);
+  for (int range = 0; range < 100; ++range) {
+    for (const int least : {-149, -126, -20, 127 - range}) {
+      for (const int64_t n : {1, 15, 16, 17, 1000, 1 << 16}) {
+        std::vector<float> maxima(n);
+        double want = 0;
+        for (float& x : maxima) {
+          const int exponent = least + static_cast<int>(random() % (range + 1));
+          const uint32_t mantissa = random() % 8 == 0 ? 0 : random() & 0x7FFFFF;
+          x = random() % 16 == 0 ? 0 : std::ldexp(1 + std::ldexp(mantissa, -23), exponent);
+          want += x;
+        }
+        for (const AdaCompLoops& loops : {AdaCompPortable(), ChooseAdaComp()}) {
+          ASSERT_EQ(loops.sum(maxima.data(), n), want)
+              << n << " from 2^" << least << " on, " << range;
+        }
       }
     }
   }
@@ -111,7 +141,7 @@ TEST(AdaComp, SecondPacketIsAdded) {
   const Tensors t = Normal(1000);
   const Words packet = Encode(t, 50, false).packet;
   std::vector<float> y = Decode(packet, 1000), twice = y;
-  AddAdaCompPacket(packet.data(), false, y.data(), InOneThread);
+  AddAdaCompPacket(packet.data(), false, y.data(), ChooseAdaComp(), InOneThread);
   for (float& x : twice) x += x;
   EXPECT_TRUE(SameBits(y, twice));
 }
