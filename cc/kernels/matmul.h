@@ -77,6 +77,7 @@ struct PackTask {
   PanelRange* range = nullptr;  // of each panel: start as PanelRange{}
   int16_t* bounds = nullptr;    // of all panels, if asked for: 2 * Panels() * k
   OperandSpec spec;             // for the bounds
+  DriftingScale drift;          // of step k, for the right operand
   // Roundings, one after the other; x32, y and index of these are set here.
   const QuantizeTask* stages = nullptr;
   int num_stages = 0;
@@ -87,7 +88,8 @@ struct PackTask {
 
 struct MatMulTask {
   const float* a = nullptr;  // packed
-  const float* b = nullptr;
+  const float* b = nullptr;  // in the scale `drift`
+  DriftingScale drift;
   const PanelRange* a_range = nullptr;
   const PanelRange* b_range = nullptr;
   int16_t* a_bounds = nullptr;  // or none: if wants_bounds, it is faster with them
@@ -109,13 +111,19 @@ struct MatMulTask {
   LOWPREC_HD int64_t Steps() const { return k + Chunks(); }
 };
 
-// One instruction set's functions. Pack works on a range of PackUnits, Multiply on one of tiles;
-// threads may share out both.
+// One instruction set's functions. `pack` works on a range of PackUnits, `multiply` on one of
+// tiles, `scale` on one of panels; threads may share them out. The right operand is packed in the
+// scale that the formats let expect; where the values ask for another, it is scaled in memory.
 struct MatMul {
   int rows, columns;  // of a tile
   void (*pack)(const PackTask& task, int64_t begin, int64_t end);
   void (*multiply)(const MatMulTask& task, int64_t begin, int64_t end);
   bool (*wants_bounds)(const MatMulTask& task);
+  DriftingScale (*expect_drift)(const MatMulTask& task);
+  // Of one or more products, whose left and right operands have so many panels in all.
+  DriftingScale (*drift)(const MatMulTask& task, int64_t a_panels, int64_t b_panels);
+  void (*scale)(float* b, int64_t k, const DriftingScale& from, const DriftingScale& to,
+                int64_t begin, int64_t end);
 
   static LOWPREC_HD int64_t PackUnits(const PackTask& task) {
     return task.lanes_last ? (task.k + kPackRows - 1) / kPackRows : task.Panels();

@@ -11,44 +11,28 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
-// The right operand's panels, in blocks of `most`; of sums that drift, copies of a block in their
-// scale.
-class ScaledPanels {
- public:
-  ScaledPanels(const MatMulTask& task, int64_t most) : task_(task), most_(most) {}
-  ~ScaledPanels() { free(copies_); }
-  ScaledPanels(const ScaledPanels&) = delete;
+inline DriftingScale ExpectDriftOf(const MatMulTask& task) {
+  const bool may =
+      task.random_bits == nullptr && task.k > 0 && task.m > (kFewestDrifting - 1) * kRows;
+  return may ? ExpectDrift(task.accumulator, task.a_spec, task.b_spec, task.k) : DriftingScale();
+}
 
-  // Returns the scale: none where there is no memory for copies.
-  DriftingScale Start(const DriftingScale& drift) {
-    constexpr int64_t kMost = (16 << 20) / sizeof(float);
-    const int64_t size = most_ * task_.k * kColumns;
-    if (drift.period > 0 && size <= kMost) {
-      const size_t bytes = static_cast<size_t>(size) * sizeof(float);
-      copies_ = static_cast<float*>(aligned_alloc(64, (bytes + 63) / 64 * 64));
-      if (copies_ != nullptr) drift_ = drift;
-    }
-    return drift_;
-  }
-  // One of the panels [first, first + count).
-  const float* At(int64_t panel, int64_t first, int64_t count) {
-    const int64_t size = task_.k * kColumns;
-    if (copies_ == nullptr) return task_.b + panel * size;
-    if (first != first_) {
-      first_ = first;
-      for (int64_t i = 0; i < count; ++i) {
-        ScaleRows({}, drift_, 0, task_.k, task_.b + (first + i) * size, copies_ + i * size);
-      }
-    }
-    return copies_ + (panel - first) * size;
-  }
+inline DriftingScale DriftOf(const MatMulTask& task, int64_t a_panels, int64_t b_panels) {
+  if (task.random_bits != nullptr || task.m <= (kFewestDrifting - 1) * kRows) return {};
+  const PanelRange a = RangeOf(task.a_range, a_panels), b = RangeOf(task.b_range, b_panels);
+  const PathChoice choice =
+      ChoosePath(task.accumulator, task.a_spec, task.b_spec, a, b, task.k, kSupport);
+  if (task.drift.period > 0 && MayDrift(task.accumulator, choice)) return task.drift;
+  return FindDrift(task.accumulator, task.a_spec, task.b_spec, a, b, choice);
+}
 
- private:
-  const MatMulTask& task_;
-  int64_t most_, first_ = -1;
-  DriftingScale drift_;
-  float* copies_ = nullptr;
-};
+inline void ScalePanels(float* b, int64_t k, const DriftingScale& from, const DriftingScale& to,
+                        int64_t begin, int64_t end) {
+  for (int64_t panel = begin; panel < end; ++panel) {
+    float* const rows = b + panel * k * kColumns;
+    ScaleRows(from, to, 0, k, rows, rows);
+  }
+}
 
 // Tiles of a block of columns, whose panels of b stay in the second-level cache, row by row: tiles
 // that follow each other share a panel of a.
@@ -77,11 +61,7 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
   PathChoice choice;
   if (!exact) choice = choose(left, right);
   const bool all_alike = exact || IsFastest(choice);
-  ScaledPanels panels(task, most_columns);
-  if (end - begin >= kFewestDrifting * most_columns) {
-    tile.drift =
-        panels.Start(FindDrift(task.accumulator, task.a_spec, task.b_spec, left, right, choice));
-  }
+  tile.drift = task.drift;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t block = i / (most_columns * row_tiles), first_column = block * most_columns;
     const int64_t block_columns = Min(most_columns, column_tiles - first_column);
@@ -91,7 +71,7 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
     const int64_t row = row_tile * kRows, column = column_tile * kColumns;
     const int64_t element = row * task.n + column;
     tile.a = task.a + row * task.k;
-    tile.b = panels.At(column_tile, first_column, block_columns);
+    tile.b = task.b + column * task.k;
     tile.rows = static_cast<int>(Min(task.m - row, kRows));
     tile.columns = static_cast<int>(Min(task.n - column, kColumns));
     StartTile(tile, task.index + element, task.n, task.seed, task.stream);

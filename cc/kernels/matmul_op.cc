@@ -104,15 +104,35 @@ class MatMulCpuOp : public MatMulOpBase {
   void Run(OpKernelContext* ctx, const Tensor& a, const Tensor& b, const MatMulBCast& broadcast,
            const MatMulTask& task, float* c, int64_t size) override {
     Operand left, right;
-    left.has_bounds = right.has_bounds = kernel_.wants_bounds(task);
     left.batches = broadcast.x_batch_size();
-    left.width = kernel_.rows;
-    left.lanes_last = transpose_a_;
-    OP_REQUIRES_OK(ctx, Pack(ctx, a, gemm_.a, task.m, task.k, task.seed, &left));
+    left.pack.lanes = task.m;
+    left.pack.width = kernel_.rows;
+    left.pack.lanes_last = transpose_a_;
     right.batches = broadcast.y_batch_size();
-    right.width = kernel_.columns;
-    right.lanes_last = !transpose_b_;
-    OP_REQUIRES_OK(ctx, Pack(ctx, b, gemm_.b, task.n, task.k, task.seed, &right));
+    right.pack.lanes = task.n;
+    right.pack.width = kernel_.columns;
+    right.pack.lanes_last = !transpose_b_;
+    right.pack.drift = kernel_.expect_drift(task);
+    OP_REQUIRES_OK(ctx, Prepare(ctx, a, gemm_.a, task, &left));
+    OP_REQUIRES_OK(ctx, Prepare(ctx, b, gemm_.b, task, &right));
+    const int64_t left_units = left.Units(), units = left_units + right.Units();
+    RunSharded(ctx, units, (left.PackCost() + right.PackCost()) / std::max<int64_t>(units, 1),
+               [&](int64_t begin, int64_t end) {
+                 Pack(left, begin, std::min(end, left_units));
+                 Pack(right, std::max(begin, left_units) - left_units, end - left_units);
+               });
+    MatMulTask all = task;
+    all.a_range = left.ranges.data();
+    all.b_range = right.ranges.data();
+    all.drift = right.pack.drift;
+    const int64_t b_panels = static_cast<int64_t>(right.ranges.size());
+    const DriftingScale drift =
+        kernel_.drift(all, static_cast<int64_t>(left.ranges.size()), b_panels);
+    if (!(drift == all.drift)) {
+      RunSharded(ctx, b_panels, task.k * kernel_.columns / 4, [&](int64_t begin, int64_t end) {
+        kernel_.scale(right.packed.flat<float>().data(), task.k, all.drift, drift, begin, end);
+      });
+    }
 
     const int64_t tiles = kernel_.Tiles(task.m, task.n);
     const int64_t tile_cost = int64_t{kernel_.rows} * kernel_.columns * (task.k + 1) / 6;
@@ -122,6 +142,7 @@ class MatMulCpuOp : public MatMulOpBase {
                    const int64_t batch = begin / tiles, first = begin % tiles;
                    const int64_t count = std::min(tiles - first, end - begin);
                    MatMulTask part = task;
+                   part.drift = drift;
                    const bool own = !broadcast.IsBroadcastingRequired();
                    const int64_t i = own ? batch : broadcast.x_batch_indices()[batch];
                    const int64_t j = own ? batch : broadcast.y_batch_indices()[batch];
@@ -155,62 +176,65 @@ class MatMulCpuOp : public MatMulOpBase {
   // An operand's panels, batch after batch.
   struct Operand {
     int64_t batches = 1;
-    int width = 0;
-    bool lanes_last = false, has_bounds = false;
+    PackTask pack;  // of the first batch
+    std::vector<QuantizeTask> stages;
     Tensor packed, bounds;
     std::vector<PanelRange> ranges;
-    int64_t panels = 0, batch_size = 0, bounds_size = 0;  // of a batch
 
-    const float* At(int64_t batch) const {
-      return packed.flat<float>().data() + batch * batch_size;
+    int64_t Units() const { return batches * MatMul::PackUnits(pack); }
+    // In CPU cycles.
+    int64_t PackCost() const {
+      return batches * pack.lanes * pack.k * (1 + 2 * static_cast<int64_t>(stages.size()));
     }
-    const PanelRange* RangeAt(int64_t batch) const { return ranges.data() + batch * panels; }
+    int64_t BatchSize() const { return pack.Panels() * pack.width * pack.k; }
+    const float* At(int64_t batch) const {
+      return packed.flat<float>().data() + batch * BatchSize();
+    }
+    PanelRange* RangeAt(int64_t batch) { return ranges.data() + batch * pack.Panels(); }
     int16_t* BoundsAt(int64_t batch) {
-      return has_bounds ? bounds.flat<int16_t>().data() + batch * bounds_size : nullptr;
+      const int64_t size = 2 * pack.Panels() * pack.k;
+      return pack.bounds == nullptr ? nullptr : pack.bounds + batch * size;
     }
   };
 
-  absl::Status Pack(OpKernelContext* ctx, const Tensor& x, const OperandRounding& rounding,
-                    int64_t lanes, int64_t k, const uint32_t seed[2], Operand* out) const {
-    std::vector<QuantizeTask> stages = rounding.stages;
-    for (QuantizeTask& stage : stages) SetSeed(seed, &stage);
-    PackTask task;
-    task.lanes = lanes;
-    task.k = k;
-    task.lanes_last = out->lanes_last;
-    task.width = out->width;
-    task.spec = rounding.spec;
-    task.stages = stages.data();
-    task.num_stages = static_cast<int>(stages.size());
-    out->panels = task.Panels();
-    out->batch_size = out->panels * out->width * k;
-    out->ranges.resize(out->batches * out->panels);
+  // Room for an operand of which `pack` has lanes, width and layout, and how it is rounded.
+  absl::Status Prepare(OpKernelContext* ctx, const Tensor& x, const OperandRounding& rounding,
+                       const MatMulTask& task, Operand* out) const {
+    out->stages = rounding.stages;
+    for (QuantizeTask& stage : out->stages) SetSeed(task.seed, &stage);
+    PackTask& pack = out->pack;
+    pack.x = x.flat<float>().data();
+    pack.k = task.k;
+    pack.spec = rounding.spec;
+    pack.stages = out->stages.data();
+    pack.num_stages = static_cast<int>(out->stages.size());
+    out->ranges.resize(out->batches * pack.Panels());
     TF_RETURN_IF_ERROR(ctx->allocate_temp(
-        ::tensorflow::DT_FLOAT, TensorShape({out->batches * out->batch_size}), &out->packed));
-    if (out->has_bounds) {
-      out->bounds_size = 2 * out->panels * k;
-      TF_RETURN_IF_ERROR(ctx->allocate_temp(
-          ::tensorflow::DT_INT16, TensorShape({out->batches * out->bounds_size}), &out->bounds));
-    }
-    float* packed = out->packed.flat<float>().data();
-    const float* data = x.flat<float>().data();
-    const int64_t units = MatMul::PackUnits(task);
-    const int64_t unit_cost = lanes * k / std::max<int64_t>(units, 1) * (1 + 2 * stages.size());
-    RunSharded(ctx, out->batches * units, unit_cost, [&](int64_t begin, int64_t end) {
-      while (begin < end) {
-        const int64_t batch = begin / units, first = begin % units;
-        const int64_t count = std::min(units - first, end - begin);
-        PackTask part = task;
-        part.index = batch * lanes * k;
-        part.x = data + part.index;
-        part.packed = packed + batch * out->batch_size;
-        part.range = out->ranges.data() + batch * out->panels;
-        part.bounds = out->BoundsAt(batch);
-        kernel_.pack(part, first, first + count);
-        begin += count;
-      }
-    });
+        ::tensorflow::DT_FLOAT, TensorShape({out->batches * out->BatchSize()}), &out->packed));
+    pack.packed = out->packed.flat<float>().data();
+    if (!kernel_.wants_bounds(task)) return absl::OkStatus();
+    TF_RETURN_IF_ERROR(ctx->allocate_temp(::tensorflow::DT_INT16,
+                                          TensorShape({2 * out->batches * pack.Panels() * pack.k}),
+                                          &out->bounds));
+    pack.bounds = out->bounds.flat<int16_t>().data();
     return absl::OkStatus();
+  }
+
+  // Some of its units, none if end <= begin.
+  void Pack(Operand& operand, int64_t begin, int64_t end) const {
+    const int64_t units = MatMul::PackUnits(operand.pack);
+    while (begin < end) {
+      const int64_t batch = begin / units, first = begin % units;
+      const int64_t count = std::min(units - first, end - begin);
+      PackTask part = operand.pack;
+      part.index = batch * part.lanes * part.k;
+      part.x += part.index;
+      part.packed += batch * operand.BatchSize();
+      part.range = operand.RangeAt(batch);
+      part.bounds = operand.BoundsAt(batch);
+      kernel_.pack(part, first, first + count);
+      begin += count;
+    }
   }
 
   const MatMul kernel_;

@@ -5,11 +5,16 @@ namespace tf_lowprec {
 void QuantizePortable(const QuantizeTask&, int64_t, int64_t);
 
 MatMul MatMulPortable() {
-  return {portable::kRows, portable::kColumns,
+  return {portable::kRows,
+          portable::kColumns,
           [](const PackTask& task, int64_t begin, int64_t end) {
             portable::Pack(task, begin, end, QuantizePortable);
           },
-          portable::Multiply, portable::WantsBounds};
+          portable::Multiply,
+          portable::WantsBounds,
+          portable::ExpectDriftOf,
+          portable::DriftOf,
+          portable::ScalePanels};
 }
 
 }  // namespace tf_lowprec

@@ -144,6 +144,7 @@ class Product {
       task_.a_bounds = left_.MakeBounds();
       task_.b_bounds = right_.MakeBounds();
     }
+    right_.task.drift = task_.drift = kernel.expect_drift(task_);
   }
 
   PackTask& left() { return left_.task; }
@@ -153,6 +154,16 @@ class Product {
   void Pack() {
     kernel_.pack(left_.task, 0, MatMul::PackUnits(left_.task));
     kernel_.pack(right_.task, 0, MatMul::PackUnits(right_.task));
+    Scale();
+  }
+  // Once both are packed.
+  void Scale() {
+    const int64_t panels = right_.task.Panels();
+    const DriftingScale drift = kernel_.drift(task_, left_.task.Panels(), panels);
+    if (!(drift == task_.drift)) {
+      kernel_.scale(right_.task.packed, task_.k, task_.drift, drift, 0, panels);
+    }
+    task_.drift = drift;
   }
   void Multiply(int64_t begin, int64_t end) { kernel_.multiply(task_, begin, end); }
   void All() {
