@@ -2,12 +2,15 @@
 
     python benchmarks/matmul.py [--quick] [--results results]
 
-Median of at least 7 timings each; the contenders take turns. The peer that emulates a narrow
-accumulator with TensorFlow's own ops, a step for each k, is timed at 256^3. Writes matmul.json and
-matmul.png.
+Median of at least 7 timings each (of 2048^3: of 3); the contenders take turns. The peer that
+emulates a narrow accumulator with TensorFlow's own ops, a step for each k, is timed at 256^3. Sizes
+from 64^3 on are timed with one thread too. Writes matmul.json and matmul.png.
 """
 
+import concurrent.futures
 import functools
+import multiprocessing
+import os
 import statistics
 
 import _measure as measure
@@ -80,6 +83,31 @@ def seconds(functions, size, repetitions):
     return {name: time / calls for name, time in times.items()}
 
 
+def scaling_of(threads, sizes, repetitions):
+    """{size: a record of SCALING beside tf.matmul}. `threads` can be set once in a process."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    gemm, _ = CASES[SCALING]
+    pair = {FLOAT32: tf.matmul, SCALING: lambda a, b: lp.matmul(a, b, gemm)}
+    at = {size: seconds(pair, size, 3 if size > 1024 else repetitions) for size in sizes}
+    largest = max(sizes)
+    records = {}
+    for size, times in at.items():
+        share = {name: t / at[largest][name] * (largest / size) ** 3 for name, t in times.items()}
+        records[size] = {
+            "ns_per_mac": round(times[SCALING] / size**3 * 1e9, 5),
+            "share": round(share[SCALING], 2),
+            "tf_matmul_share": round(share[FLOAT32], 2),
+            "ratio": round(times[FLOAT32] / times[SCALING], 3),
+        }
+    return records
+
+
+def in_process(*arguments):
+    """`scaling_of` in a process of its own."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(scaling_of, *arguments).result()
+
+
 def main():
     arguments = measure.options(__doc__, quick="512^3 at most, fewer turns")
     console = Console()
@@ -109,24 +137,23 @@ def main():
     console.print(table)
 
     sizes = [64, 128, 256, 512] if arguments.quick else [64, 128, 256, 512, 1024, 2048]
-    pair = {name: functions[name] for name in (FLOAT32, SCALING)}
-    scaling = {s: seconds(pair, s, 3 if s > 1024 else repetitions) for s in sizes}
-    table = measure.new_table(
-        f"{SCALING}: time per multiply-accumulate",
-        "size",
-        "ns",
-        "share of the largest's",
-        "ratio to tf.matmul",
-    )
-    per_mac = {s: times[SCALING] / s**3 * 1e9 for s, times in scaling.items()}
-    for s, times in scaling.items():
-        table.add_row(
-            f"{s}^3",
-            f"{per_mac[s]:.4f}",
-            f"{per_mac[s] / per_mac[sizes[-1]]:.2f}",
-            f"{times[FLOAT32] / times[SCALING]:.2f}",
+    scaling = {}
+    for threads in sorted({1, os.cpu_count()}):
+        scaling[threads] = in_process(threads, sizes, repetitions)
+        table = measure.new_table(
+            f"{SCALING}, {threads} thread{'s' * (threads > 1)}",
+            *("size", "ns per multiply-accumulate", "share of the largest's"),
+            *("tf.matmul's share of its own", "ratio to tf.matmul"),
         )
-    console.print(table)
+        for size, record in scaling[threads].items():
+            table.add_row(
+                f"{size}^3",
+                f"{record['ns_per_mac']:.4f}",
+                f"{record['share']:.2f}",
+                f"{record['tf_matmul_share']:.2f}",
+                f"{record['ratio']:.2f}",
+            )
+        console.print(table)
 
     values = {
         "size": size,
@@ -136,7 +163,7 @@ def main():
             "g_mac_per_s": round(256**3 / peer["TF ops"] / 1e9, 3),
             "ratio": round(ratio, 4),
         },
-        "scaling_ns_per_mac": {str(s): round(v, 5) for s, v in per_mac.items()},
+        "scaling_by_threads": scaling,
     }
     figure, axes = measure.new_figure(9, 5)
     names = [row["case"] for row in rows][::-1]

@@ -11,14 +11,17 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
+inline bool HasRowsToDrift(const MatMulTask& task) {
+  return task.random_bits == nullptr && task.k > 0 && task.m > (kFewestDrifting - 1) * kRows;
+}
+
 inline DriftingScale ExpectDriftOf(const MatMulTask& task) {
-  const bool may =
-      task.random_bits == nullptr && task.k > 0 && task.m > (kFewestDrifting - 1) * kRows;
-  return may ? ExpectDrift(task.accumulator, task.a_spec, task.b_spec, task.k) : DriftingScale();
+  return HasRowsToDrift(task) ? ExpectDrift(task.accumulator, task.a_spec, task.b_spec, task.k)
+                              : DriftingScale();
 }
 
 inline DriftingScale DriftOf(const MatMulTask& task, int64_t a_panels, int64_t b_panels) {
-  if (task.random_bits != nullptr || task.m <= (kFewestDrifting - 1) * kRows) return {};
+  if (!HasRowsToDrift(task)) return {};
   const PanelRange a = RangeOf(task.a_range, a_panels), b = RangeOf(task.b_range, b_panels);
   const PathChoice choice =
       ChoosePath(task.accumulator, task.a_spec, task.b_spec, a, b, task.k, kSupport);
