@@ -4,6 +4,7 @@
 
 #include "cc/kernels/accumulation_steps.h"
 #include "cc/kernels/step_loops.h"
+#include "cc/kernels/stochastic_step.h"
 #include "cc/kernels/tile.h"
 
 LOWPREC_BEGIN_NAMESPACE
