@@ -161,7 +161,9 @@ NETWORKS = {
     ),
     "cifar10_cnn": Network(cifar10_cnn, CIFAR, (32, 32, 3), 5, 0.01, ((8, 10), (8, 30))),
     "resnet": Network(resnet, CIFAR, (32, 32, 3), 2, 0.05, ((8, 16),)),
-    "char_lstm": Network(char_lstm, text, (CONTEXT,), 3, 1.0, ((8, 10), (8, 30)), dtype="int32"),
+    "char_lstm": Network(
+        char_lstm, text, (CONTEXT,), 3, 1.0, ((8, 10), (8, 30), (8, 50)), dtype="int32"
+    ),
     "speech_dnn": Network(speech_dnn, spoken_digits, (32, 40), 10, 0.02, adam=True),
 }
 BATCH = 128
