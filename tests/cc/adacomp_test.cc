@@ -114,6 +114,21 @@ TEST(AdaComp, MaximaAreSummedInOrder) {
   }
 }
 
+// The last additions round, once there are 2^53 of the small ones' last places: one after another
+// they lose two of these, which lanes would keep.
+TEST(AdaComp, MaximaAreSummedInOrderNextToTheBound) {
+  std::vector<float> maxima(1 << 16, 2 - std::ldexp(1.0f, -23));
+  for (const int apart : {12, 13, 14, 15}) {
+    const float least = std::ldexp(1 + std::ldexp(1.0f, -23), -apart);
+    maxima[maxima.size() - 17] = maxima.back() = least;  // in one lane
+    double want = 0;
+    for (const float x : maxima) want += x;
+    for (const AdaCompLoops& loops : {AdaCompPortable(), ChooseAdaComp()}) {
+      EXPECT_EQ(loops.sum(maxima.data(), static_cast<int64_t>(maxima.size())), want) << apart;
+    }
+  }
+}
+
 TEST(AdaComp, BothEncodingsSendTheSame) {
   for (const int bin_size : {3, 50, 64, 65, 500}) {
     const Tensors t = Normal(150000, 0.1f);
