@@ -145,7 +145,7 @@ LOWPREC_HD bool MayRoundTwice(int width, int m, int product_bits) {
   return small_sum && small_product;
 }
 
-// For NearestMethod::kScaled, and for sums that drift (drifting_scale.h).
+// For NearestMethod::kScaled.
 constexpr bool AllowsScaled(int lanes_mantissa_bits, int mantissa_bits) {
   return 2 * mantissa_bits + 3 <= lanes_mantissa_bits;
 }

@@ -1,6 +1,6 @@
 // The vector form of AccumulateStep for every path of accumulation_path.h but kExact (kStochastic:
-// stochastic_step.h; sums that drift: drifting_step.h): a step takes the partial sums s to
-// round(s + a b), for operands on which ChoosePath found it right.
+// stochastic_step.h): a step takes the partial sums s to round(s + a b), for operands on which
+// ChoosePath found it right.
 //
 // A step that guesses (kGuesses) is right unless IsInDoubt: the same terms are then added again by
 // Careful, from the sums before. It says how many at most are to be added before it is asked. Chunk
@@ -13,6 +13,7 @@
 #include "cc/kernels/accumulation_path.h"
 #include "cc/kernels/float_lanes.h"
 #include "cc/kernels/random_history.h"
+#include "cc/kernels/tile_shape.h"
 #include "cc/numerics/accumulate.h"
 
 LOWPREC_BEGIN_NAMESPACE
@@ -37,7 +38,6 @@ struct SureStep {
   using Doubt = NoDoubt;
   static constexpr int kGuesses = 0;
   static constexpr bool kPairs = false, kTowardZero = false, kHasPlain = false;
-  static constexpr bool kDrifts = false;
   Doubt None() const { return {}; }
 };
 
@@ -58,6 +58,12 @@ enum class NearestMethod {
   // a multiple of t's last place 2^(e-m), as y is; on a tie t ends in zeros, so that y is an even
   // one. It does not where t is less than 2^(e-d+1) above 2^e: there it is rounded to halves of the
   // last place, and t to 2^e all the same, being within a quarter if 2 m + 3 <= M.
+  //
+  // That takes two FMAs; or y by adding d to t's exponent, and two differences. Zen starts two FMAs
+  // at a time, two differences, and integers' sums on any pipe that is free: with AVX2 a third of
+  // the sums go the first way. In the second a t of 0 has a y, too, that then goes away; so does
+  // that of a t below the lowest normal number, as t is a multiple of y's last place. (-0 would
+  // lose its sign; sums, which start at 0, are never -0.)
   kScaled,
   // The same for any m < M, with y = (2^d + 1) t, rounded: Veltkamp's splitting (Dekker, 1971). By
   // trying every t (accumulation_path_test), ties go to the even one here too.
@@ -81,8 +87,9 @@ struct NearestStep : SureStep {
   static constexpr bool kOneRounding = kToOdd || L::kMantissaBits == 52;
   using Chunk = std::conditional_t<kOneRounding || kMethod == NearestMethod::kScaled,
                                    ChunkStep<NearestStep>, NearestChunkStep<kUnderflow>>;
-  // Two sums in step find the pipes of Zen 3 free more often (AVX2; not tried with AVX-512).
-  static constexpr bool kPairs = !kUnderflow && !kToOdd && sizeof(V) == 32;
+  // Two sums in step find the pipes of Zen free more often.
+  static constexpr bool kPairs =
+      !kUnderflow && !kToOdd && kHasFma && (sizeof(Bits) == 4 || DoubleShape::kVectors == 1);
 
   explicit NearestStep(const AccumulatorSpec& spec) {
     const Bits drop = static_cast<Bits>(L::kMantissaBits - spec.mantissa_bits);
@@ -90,6 +97,7 @@ struct NearestStep : SureStep {
     const Bits exponent = (sign - 1) & ~((Bits{1} << L::kMantissaBits) - 1);
     sign_ = L::SetBits(sign);
     exponent_ = L::SetBits(exponent);
+    drop_ = L::SetBits(drop << L::kMantissaBits);
     // 1.5 times as much is added, so that it need not have the sum's sign.
     shift_ = L::SetBits((drop << L::kMantissaBits) + (Bits{1} << (L::kMantissaBits - 1)));
     static_assert(kMethod != NearestMethod::kVeltkamp || L::kMantissaBits == 23,
@@ -113,16 +121,14 @@ struct NearestStep : SureStep {
       if constexpr (kMasked) return L::IfNan(t, s, rounded);
       return rounded;
     }
-#if defined(__AVX2__)
-    // Zen has as many multipliers as adders: some sums take the former.
-    if constexpr (kMethod == NearestMethod::kScaled && kIndex % 4 == 0) {
+    if constexpr (ByFma(!kToOdd && kIndex % 3 == 0)) {
       return L::ProductMinus(t, scale_, L::ProductMinus(t, scale_, t));
+    } else {
+      return Rounded(t);
     }
-#endif
-    return Rounded(t);
   }
   V Rounded(V t) const {
-    const V y = L::Product(t, scale_);
+    const V y = Scaled(t);
     return L::Sub(y, L::Sub(y, t));
   }
 
@@ -130,14 +136,30 @@ struct NearestStep : SureStep {
   template <int kPair>
   void RoundPair(V& s0, V& s1, V a0, V a1, V b, State&, State&, Words, Doubt&) const {
     const V t0 = L::Fma(a0, b, s0), t1 = L::Fma(a1, b, s1);
-    const V y0 = L::Product(t0, scale_), y1 = L::Product(t1, scale_);
-    const V above0 = L::Sub(y0, t0), above1 = L::Sub(y1, t1);
-    s0 = L::Sub(y0, above0);
-    s1 = L::Sub(y1, above1);
+    if constexpr (ByFma(kPair < 2)) {
+      const V above0 = L::ProductMinus(t0, scale_, t0), above1 = L::ProductMinus(t1, scale_, t1);
+      s0 = L::ProductMinus(t0, scale_, above0);
+      s1 = L::ProductMinus(t1, scale_, above1);
+    } else {
+      const V y0 = Scaled(t0), y1 = Scaled(t1);
+      const V above0 = L::Sub(y0, t0), above1 = L::Sub(y1, t1);
+      s0 = L::Sub(y0, above0);
+      s1 = L::Sub(y1, above1);
+    }
   }
 
  private:
-  V exponent_, shift_, scale_, lowest_, sign_;
+  static constexpr bool ByFma(bool wanted) {
+    return wanted && kHasFma && kMethod == NearestMethod::kScaled;
+  }
+  V Scaled(V t) const {  // y
+    if constexpr (kMethod == NearestMethod::kVeltkamp || !kHasFma) {
+      return L::Product(t, scale_);
+    } else {
+      return L::AddFixedBits(t, drop_);
+    }
+  }
+  V exponent_, shift_, scale_, lowest_, sign_, drop_;
 };
 
 // Steps for sums that may lie below the lowest normal binade.

@@ -74,11 +74,11 @@ bool PlanPadding(const ConvTask& task, int rows, const ConvBudget& budget, ConvP
   const int64_t across = dense ? s.filter_width * s.in_channels : s.GroupIn();
   int64_t run = 0;
   if (backward) {
-    if (s.stride_height > 1 || s.stride_width > 1) return false;
-    plan->top = reach_h - s.pad_top;
-    plan->left = reach_w - s.pad_left;
-    plan->padded_height = s.in_height + reach_h;
-    plan->padded_width = s.in_width + reach_w;
+    if (s.pad_top > reach_h || s.pad_left > reach_w) return false;
+    plan->top = (reach_h - s.pad_top) / s.stride_height;
+    plan->left = (reach_w - s.pad_left) / s.stride_width;
+    plan->padded_height = plan->top + (s.in_height - 1 + s.pad_top) / s.stride_height + 1;
+    plan->padded_width = plan->left + (s.in_width - 1 + s.pad_left) / s.stride_width + 1;
     run = s.GroupOut();
   } else {
     plan->top = s.pad_top;
@@ -101,36 +101,65 @@ bool PlanPadding(const ConvTask& task, int rows, const ConvBudget& budget, ConvP
 }
 
 // The runs of k that a block's panels gather from padded images.
-std::vector<ConvRun> Runs(const ConvProduct& p, const ConvPlan& plan, int64_t k_begin,
-                          int64_t k_end) {
+std::vector<ConvRun> Runs(const ConvProduct& p, const ConvPlan& plan, const PixelGrid& grid,
+                          int64_t k_begin, int64_t k_end) {
   const ConvShape& s = p.shape;
   const int64_t channels = p.SourceChannels(), width = plan.padded_width;
   std::vector<ConvRun> runs;
-  const auto add = [&](int64_t pixel, int64_t length) {
-    const int64_t begin = runs.empty() ? k_begin : runs.back().k_end;
+  const auto add = [&](int64_t pixel, int64_t begin, int64_t length) {
     runs.push_back({pixel * channels, begin, begin + length});
   };
   if (p.pass == ConvPass::kGradient) {
-    const int64_t images = (k_end - k_begin) / (s.out_height * s.out_width);
-    for (int64_t n = 0; n < images; ++n) {
-      for (int64_t h = 0; h < s.out_height; ++h) {
-        add((n * plan.padded_height + h * s.stride_height) * width, s.out_width);
+    int64_t k = k_begin;
+    for (int64_t n = 0; k < k_end; ++n) {
+      for (int64_t h = 0; h < s.out_height; ++h, k += s.out_width) {
+        add((n * plan.padded_height + h * s.stride_height) * width, k, s.out_width);
       }
     }
     return runs;
   }
-  const bool backward = p.pass == ConvPass::kBackward;
-  const bool dense = !backward && s.groups == 1 && s.dilation_width == 1;
+  if (p.pass == ConvPass::kForward) {
+    const bool dense = s.groups == 1 && s.dilation_width == 1;
+    const int64_t taps = dense ? s.filter_width : 1;
+    for (int64_t i = 0; i < s.filter_height; ++i) {
+      for (int64_t j = 0; j < s.filter_width; j += taps) {
+        add(i * s.dilation_height * width + j * s.dilation_width,
+            (i * s.filter_width + j) * s.GroupIn(), taps * s.GroupIn());
+      }
+    }
+    return runs;
+  }
+  // Under a tap an error lies where its distance to the pixel is a multiple of the stride.
+  const int64_t rest_h = (grid.first_h + s.pad_top) % s.stride_height;
+  const int64_t rest_w = (grid.first_w + s.pad_left) % s.stride_width;
   for (int64_t i = 0; i < s.filter_height; ++i) {
-    const int64_t h = (backward ? s.filter_height - 1 - i : i) * s.dilation_height;
-    for (int64_t j = 0; j < (dense ? 1 : s.filter_width); ++j) {
-      const int64_t w = (backward ? s.filter_width - 1 - j : j) * s.dilation_width;
-      add(h * width + w, dense      ? s.filter_width * s.in_channels
-                         : backward ? s.GroupOut()
-                                    : s.GroupIn());
+    const int64_t h = i * s.dilation_height;
+    if (h % s.stride_height != rest_h) continue;
+    for (int64_t j = 0; j < s.filter_width; ++j) {
+      const int64_t w = j * s.dilation_width;
+      if (w % s.stride_width != rest_w) continue;
+      add((plan.top - h / s.stride_height) * width + plan.left - w / s.stride_width,
+          (i * s.filter_width + j) * s.GroupOut(), s.GroupOut());
     }
   }
+  add(0, p.Length(), 0);  // what is left out may reach to the end
   return runs;
+}
+
+// The rows of a block in kForward and kBackward, in parts that have the same runs: those whose
+// pixels lie at the same distances from a stride's multiples.
+std::vector<PixelGrid> Grids(const ConvProduct& p) {
+  const ConvShape& s = p.shape;
+  if (p.pass == ConvPass::kForward) return {{0, 0, 1, 1, s.out_height, s.out_width}};
+  std::vector<PixelGrid> grids;
+  for (int64_t h = 0; h < std::min(s.stride_height, s.in_height); ++h) {
+    for (int64_t w = 0; w < std::min(s.stride_width, s.in_width); ++w) {
+      grids.push_back({h, w, s.stride_height, s.stride_width,
+                       CeilOf(s.in_height - h, s.stride_height),
+                       CeilOf(s.in_width - w, s.stride_width)});
+    }
+  }
+  return grids;
 }
 
 }  // namespace
@@ -195,6 +224,9 @@ ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads,
   plan.row_panels = row_panels;
   plan.packed_size = plan.group_step * packed;
   plan.column_groups = std::min(column_panels, CeilOf(4 * threads, plan.group_step * row_panels));
+  constexpr int64_t kUnitsTogether = 6;
+  const int64_t share = plan.group_step * row_panels * plan.column_groups / threads;
+  plan.units_together = gradient ? std::max<int64_t>(std::min(share, kUnitsTogether), 1) : 1;
   for (int64_t begin = 0; !plan.padded && task.num_a_stages > 0 && begin < gathering;) {
     const int64_t step = gradient ? plan.k_step : plan.row_step;
     int64_t first, last;
@@ -241,9 +273,6 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
     std::fill_n(memory.source + images * image_step * p.SourceChannels(), kr, 0.0f);
     block.layout = {image_step, plan.padded_width,
                     plan.top * plan.padded_width + plan.left - first * image_step};
-    runs = Runs(p, plan, block.k_begin, block.k_end);
-    block.runs = runs.data();
-    block.num_runs = static_cast<int64_t>(runs.size());
   };
   const auto round_source = [&](int64_t begin, int64_t end) {
     int64_t first, last;
@@ -264,6 +293,39 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
     }
     block.source = memory.source;
     block.layout.origin = -first;
+  };
+
+  const auto multiply = [&] {
+    int64_t terms = block.k_end - block.k_begin;
+    if (block.num_runs > 0) {
+      terms = 0;
+      for (const ConvRun& run : runs) terms += run.k_end - run.k_begin;
+    }
+    const int64_t units = block.Groups() * block.RowPanels(kernel.rows) * plan.column_groups;
+    const int64_t cost = kr * kc * CeilOf(column_panels, plan.column_groups) * terms / 6;
+    const int64_t together = plan.units_together;
+    parallel_for(CeilOf(units, together), cost * together, [&](int64_t from, int64_t to) {
+      kernel.multiply(block, from * together, std::min(to * together, units));
+    });
+  };
+  const auto set_runs = [&](const PixelGrid& grid) {
+    block.grid = grid;
+    runs = Runs(p, plan, grid, block.k_begin, block.k_end);
+    block.runs = runs.data();
+    block.num_runs = static_cast<int64_t>(runs.size());
+  };
+  const std::vector<PixelGrid> grids =
+      gradient || !plan.padded ? std::vector<PixelGrid>(1) : Grids(p);
+  // Rows [begin, end), in the order of each grid's pixels.
+  const auto multiply_grids = [&](int64_t begin, int64_t end) {
+    const int64_t of_image = p.RowsOfImage();
+    for (const PixelGrid& grid : grids) {
+      set_runs(grid);
+      block.row_begin = begin / of_image * grid.Pixels();
+      block.row_end = end / of_image * grid.Pixels();
+      block.stretch = block.row_end - block.row_begin;
+      multiply();
+    }
   };
 
   int64_t source_begin = -1, packed_k = -1;
@@ -297,20 +359,16 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
           const int64_t size = block.Groups() * (block.k_end - k) * plan.column_step;
           if (packed_k != k) {
             packed_k = k;
-            block.drift = kernel.expect_drift(block);
             parallel_for(units, size * 2 / units,
                          [&](int64_t from, int64_t to) { kernel.pack_b(block, from, to); });
           }
-          const DriftingScale drift = kernel.drift(block);
-          if (!(drift == block.drift)) {
-            parallel_for(units, size / 4 / units,
-                         [&](int64_t from, int64_t to) { kernel.scale_b(block, drift, from, to); });
-            block.drift = drift;
+          if (plan.padded) set_runs(grids[0]);
+          if (grids.size() > 1 && kernel.may_skip(block)) {
+            multiply_grids(row, block.row_end);
+          } else {
+            if (grids.size() > 1) block.num_runs = 0;
+            multiply();
           }
-          const int64_t panels = CeilOf(column_panels, plan.column_groups);
-          parallel_for(block.Groups() * block.RowPanels(kernel.rows) * plan.column_groups,
-                       kr * kc * panels * (block.k_end - k) / 6,
-                       [&](int64_t from, int64_t to) { kernel.multiply(block, from, to); });
         }
       }
     }

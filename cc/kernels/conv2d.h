@@ -118,6 +118,13 @@ struct ConvRun {
   int64_t offset, k_begin, k_end;
 };
 
+// The pixels of an image that are rows of a block: (first_h + i step_h, first_w + j step_w).
+struct PixelGrid {
+  int64_t first_h = 0, first_w = 0, step_h = 1, step_w = 1, height = 0, width = 0;
+
+  LOWPREC_HD int64_t Pixels() const { return height * width; }
+};
+
 // A part of it: groups, panels of rows, k and columns, and the buffers that hold what of the
 // operands belongs to these.
 struct ConvBlock {
@@ -132,15 +139,16 @@ struct ConvBlock {
   PanelRange source_range;
   float* packed_b = nullptr;      // [groups][column panels][k][columns]
   PanelRange* b_range = nullptr;  // [groups][column panels]
-  DriftingScale drift;            // of packed_b's rows
   int64_t column_groups = 1;      // into which the column panels are divided, for threads
   bool* out_of_memory = nullptr;  // set where a thread got none
   // Where the block has a part of k only: sums and ranges, kept for the next part.
   void* tiles = nullptr;          // [groups][row panels][column panels], tile_bytes each
   PanelRange* a_range = nullptr;  // [groups][row panels][column groups]
-  // If the image has its padding around it: what a panel gathers.
+  // If the image has its padding around it: what a panel gathers, and in kForward and kBackward
+  // which pixels rows are, counted from the first image's.
   const ConvRun* runs = nullptr;
   int64_t num_runs = 0;
+  PixelGrid grid;
 
   LOWPREC_HD int64_t Groups() const { return group_end - group_begin; }
   LOWPREC_HD int64_t StretchPanels(int rows) const { return (stretch + rows - 1) / rows; }
@@ -174,9 +182,11 @@ struct ConvPlan {
   bool padded;
   int64_t padded_height, padded_width, top, left;
   int64_t source_size, packed_size, tile_bytes;
+  int64_t units_together;  // of Multiply: of fewer, a thread would read the operands too often
 };
-// One instruction set's functions. PackB and ScaleB work on a range of PackUnits(), Multiply on one
-// of Groups() x RowPanels() x column_groups; threads may share out all.
+
+// One instruction set's functions. PackB works on a range of PackUnits(), Multiply on one of
+// Groups() x RowPanels() x column_groups; threads may share out both.
 struct Conv2D {
   int rows, columns;
   int64_t tile_bytes;
@@ -184,12 +194,9 @@ struct Conv2D {
   // Rows [begin, end) of the padded images; ranges merge into `range`.
   void (*pad)(const ConvBlock& block, const ConvPlan& plan, int64_t first_image, int64_t begin,
               int64_t end, float* out, PanelRange* range);
-  // The scale, for block.drift, that pack_b is to write packed_b in.
-  DriftingScale (*expect_drift)(const ConvBlock& block);
   void (*pack_b)(const ConvBlock& block, int64_t begin, int64_t end);
-  // The scale that suits the block once it is packed, and packed_b's change to it from block.drift.
-  DriftingScale (*drift)(const ConvBlock& block);
-  void (*scale_b)(const ConvBlock& block, const DriftingScale& to, int64_t begin, int64_t end);
+  // Whether runs may leave out parts of k, if those are packed operands' zeros.
+  bool (*may_skip)(const ConvBlock& block);
   void (*multiply)(const ConvBlock& block, int64_t begin, int64_t end);
 };
 

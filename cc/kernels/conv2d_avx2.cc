@@ -14,12 +14,10 @@ Conv2D Conv2DAvx2() {
              int64_t end, float* out, PanelRange* range) {
             avx2::ConvPad(block, plan, first_image, begin, end, out, range, QuantizeAvx2);
           },
-          avx2::ConvExpectDrift,
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             avx2::ConvPackB(block, begin, end, QuantizeAvx2);
           },
-          avx2::ConvDrift,
-          avx2::ConvScaleB,
+          avx2::MaySkip,
           avx2::ConvMultiply};
 }
 

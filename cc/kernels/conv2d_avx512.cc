@@ -14,12 +14,10 @@ Conv2D Conv2DAvx512() {
              int64_t end, float* out, PanelRange* range) {
             avx512::ConvPad(block, plan, first_image, begin, end, out, range, QuantizeAvx512);
           },
-          avx512::ConvExpectDrift,
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             avx512::ConvPackB(block, begin, end, QuantizeAvx512);
           },
-          avx512::ConvDrift,
-          avx512::ConvScaleB,
+          avx512::MaySkip,
           avx512::ConvMultiply};
 }
 

@@ -5,7 +5,7 @@
 #include <cstdlib>
 
 #include "cc/kernels/conv2d.h"
-#include "cc/kernels/conv2d_drift.h"
+#include "cc/kernels/conv2d_gather.h"
 #include "cc/kernels/conv2d_pack.h"
 #include "cc/kernels/conv2d_window.h"
 #include "cc/kernels/pack_loops.h"
@@ -13,177 +13,14 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
-// A panel of the left operand, or a piece of it: rows from first_row on, k from k_begin on.
-struct LeftPanel {
-  int64_t group, first_row;
-  int width;  // rows that it has
-  int64_t k_begin, k_end;
-};
-
-// Lanes of a panel in kGradient that share tap (i, j): consecutive channels.
-struct ChannelRun {
-  int64_t i, j, channel;
-  int lane, lanes;
-};
-
-inline int ChannelRuns(const ConvShape& s, const LeftPanel& panel, ChannelRun* runs) {
-  const int64_t channels = s.GroupIn();
-  int count = 0;
-  for (int lane = 0; lane < panel.width; ++count) {
-    const int64_t row = panel.first_row + lane, tap = row / channels, c = row % channels;
-    const int lanes = static_cast<int>(Min(channels - c, panel.width - lane));
-    runs[count] = {tap / s.filter_width, tap % s.filter_width, panel.group * channels + c, lane,
-                   lanes};
-    lane += lanes;
-  }
-  return count;
-}
-
-// kForward and kBackward: lanes are pixels, whose channels under a tap lie side by side. Returns
-// whether terms are left out.
-inline bool PackPixels(const ConvBlock& block, const LeftPanel& panel, const WindowPixel* at,
-                       float* out) {
-  const ConvProduct& p = block.task.product;
-  const ConvShape& s = p.shape;
-  const int64_t channels = p.pass == ConvPass::kBackward ? s.GroupOut() : s.GroupIn();
-  const int64_t step = p.SourceChannels();
-  const float* source = block.source + panel.group * channels;
-  static_assert(kRows % 4 == 0, "lanes in fours");
-  bool padded = false;
-  int64_t tap = panel.k_begin / channels, c = panel.k_begin % channels;
-  int64_t i = tap / s.filter_width, j = tap % s.filter_width;
-  for (int64_t k = panel.k_begin; k < panel.k_end; c = 0) {
-    const int64_t count = Min(channels - c, panel.k_end - k);
-    const float* from[kRows] = {};
-    for (int lane = 0; lane < panel.width; ++lane) {
-      const int64_t pixel = SourcePixel(p, block.layout, at[lane], i, j);
-      padded = padded || pixel < 0;
-      if (pixel >= 0) from[lane] = source + pixel * step + c;
-    }
-    float* to = out + (k - panel.k_begin) * kRows;
-    int64_t n = 0;
-    for (; n + 4 <= count; n += 4) {
-      for (int lane = 0; lane < kRows; lane += 4) {
-        Quad in[4];
-        for (int q = 0; q < 4; ++q) {
-          in[q] = from[lane + q] != nullptr ? LoadQuad(from[lane + q] + n) : Quad{};
-        }
-        TransposeQuads(in, to + n * kRows + lane, kRows);
-      }
-    }
-    for (; n < count; ++n) {
-      for (int lane = 0; lane < kRows; ++lane) {
-        to[n * kRows + lane] = from[lane] != nullptr ? from[lane][n] : 0.0f;
-      }
-    }
-    k += count;
-    if (++j == s.filter_width) {
-      j = 0;
-      ++i;
-    }
-  }
-  return padded;
-}
-
-// kGradient: a lane is a channel under a tap, and lanes of one tap lie side by side. Returns
-// whether terms are left out.
-template <int kLanes>
-LOWPREC_HD bool PackRun(const ConvBlock& block, const LeftPanel& panel, const ChannelRun& run,
-                        float* out) {
-  const ConvProduct& p = block.task.product;
-  const ConvShape& s = p.shape;
-  const int lanes = kLanes > 0 ? kLanes : run.lanes;
-  bool padded = false;
-  WindowPixel at(p, panel.k_begin);
-  float* to = out + run.lane;
-  for (int64_t k = panel.k_begin; k < panel.k_end;) {
-    // A row of dy, or what of it belongs to the panel.
-    const int64_t count = Min(s.out_width - at.w, panel.k_end - k);
-    const int64_t h = at.h * s.stride_height - s.pad_top + run.i * s.dilation_height;
-    const bool inside = h >= 0 && h < s.in_height;
-    const float* row = block.source + run.channel;
-    if (inside) row += block.layout.Pixel(at.image, h, 0) * s.in_channels;
-    int64_t w = at.w * s.stride_width - s.pad_left + run.j * s.dilation_width;
-    for (int64_t n = 0; n < count; ++n, w += s.stride_width, to += kRows) {
-      if (inside && w >= 0 && w < s.in_width) {
-        const float* from = row + w * s.in_channels;
-        for (int lane = 0; lane < lanes; ++lane) to[lane] = from[lane];
-      } else {
-        for (int lane = 0; lane < lanes; ++lane) to[lane] = 0;
-        padded = true;
-      }
-    }
-    k += count;
-    at.w += count - 1;
-    at.Next(s.out_width, s.out_height);
-  }
-  return padded;
-}
-
-inline bool PackChannels(const ConvBlock& block, const LeftPanel& panel, const ChannelRun* runs,
-                         int count, float* out) {
-  bool padded = false;
-  for (int r = 0; r < count; ++r) {
-    bool some = false;
-    switch (runs[r].lanes) {
-      case 4:
-        some = PackRun<4>(block, panel, runs[r], out);
-        break;
-      case 8:
-        some = PackRun<8>(block, panel, runs[r], out);
-        break;
-      case 12:
-        some = PackRun<12>(block, panel, runs[r], out);
-        break;
-      default:
-        some = PackRun<0>(block, panel, runs[r], out);
-    }
-    padded = padded || some;
-  }
-  return padded;
-}
-
-// A panel of the left operand with kLeftOut where terms are left out, for the paths in which adding
-// a zero is not the same: it may change -0, and makes NaN of infinity.
-inline void MarkSkipped(const ConvBlock& block, const LeftPanel& panel, const WindowPixel* at,
-                        const ChannelRun* runs, int run_count, const float* packed, float* marked) {
-  const ConvProduct& p = block.task.product;
-  const ConvShape& s = p.shape;
-  const int64_t size = (panel.k_end - panel.k_begin) * kRows;
-  for (int64_t i = 0; i < size; ++i) {
-    marked[i] = NotLeftOut(packed[i]);
-  }
-  const float skip = FromBits<float>(kLeftOut);
-  if (p.pass == ConvPass::kGradient) {
-    WindowPixel pixel(p, panel.k_begin);
-    for (int64_t k = panel.k_begin; k < panel.k_end; ++k, pixel.Next(s.out_width, s.out_height)) {
-      for (int r = 0; r < run_count; ++r) {
-        if (SourcePixel(p, block.layout, pixel, runs[r].i, runs[r].j) >= 0) continue;
-        float* to = marked + (k - panel.k_begin) * kRows + runs[r].lane;
-        for (int lane = 0; lane < runs[r].lanes; ++lane) to[lane] = skip;
-      }
-    }
-    return;
-  }
-  const int64_t channels = p.pass == ConvPass::kBackward ? s.GroupOut() : s.GroupIn();
-  for (int lane = 0; lane < panel.width; ++lane) {
-    for (int64_t k = panel.k_begin; k < panel.k_end;) {
-      const int64_t tap = k / channels;
-      const int64_t end = Min((tap + 1) * channels, panel.k_end);
-      const bool left_out =
-          SourcePixel(p, block.layout, at[lane], tap / s.filter_width, tap % s.filter_width) < 0;
-      for (; k < end; ++k) {
-        if (left_out) marked[(k - panel.k_begin) * kRows + lane] = skip;
-      }
-    }
-  }
-}
-
 // A piece of a panel of the left operand stays in the first-level cache.
 constexpr int64_t kDepth = 256;
+constexpr size_t kCacheLine = 64;
 
 // Panels of rows that take turns, so that one of the right operand is read once for all of them.
 constexpr int kPanelsTogether = 4;
+// And in kGradient those that take turns with all that the caches hold of both operands.
+constexpr int kMostPanels = 12;
 
 // What a thread needs: pieces of such panels, or of one that may have to be marked and widened.
 union ConvScratch {
@@ -215,6 +52,8 @@ inline void StartTiles(const ConvBlock& block, const LeftPanel& panel, int64_t f
     tile.random_bits = nullptr;
     tile.history = nullptr;
     tile.a_bounds = tile.b_bounds = {};
+    tile.a_step = kRows;
+    tile.runs = nullptr;
     tile.rows = panel.width;
     tile.columns = static_cast<int>(Min(block.column_end - column, kColumns));
     const int64_t element = panel.first_row * p.ResultStep() + panel.group * p.Columns() + column;
@@ -238,23 +77,68 @@ inline const float* RightPanel(const ConvBlock& block, int64_t group, int64_t co
   return block.packed_b + (index * (block.k_end - block.k_begin) + k - block.k_begin) * kColumns;
 }
 
-// Where a panel's lanes begin in the padded image: kForward and kBackward.
-inline void FindLanes(const ConvBlock& block, const LeftPanel& panel, const float** lanes) {
+// Where a panel's lanes begin in the padded image, and in the result: kForward and kBackward.
+struct PanelLanes {
+  const float* source[kRows];
+  float* result[kRows];
+};
+
+inline void FindLanes(const ConvBlock& block, const LeftPanel& panel, PanelLanes* lanes) {
   const ConvProduct& p = block.task.product;
   const ConvShape& s = p.shape;
+  const PixelGrid& grid = block.grid;
   const bool backward = p.pass == ConvPass::kBackward;
-  const int64_t group_channels = backward ? s.GroupOut() : s.GroupIn();
-  const int64_t stride_h = backward ? 1 : s.stride_height, stride_w = backward ? 1 : s.stride_width;
-  WindowPixel at(p, panel.first_row);
-  const int64_t first_image = block.row_begin / p.RowsOfImage();
-  for (int lane = 0; lane < kRows; ++lane) {
-    const int64_t pixel = (at.image - first_image) * block.layout.image_step +
-                          at.h * stride_h * block.layout.row_step + at.w * stride_w;
-    lanes[lane] = block.source + pixel * p.SourceChannels() + panel.group * group_channels;
-    if (lane + 1 < panel.width) {
-      at.Next(backward ? s.in_width : s.out_width, backward ? s.in_height : s.out_height);
+  const int64_t width = backward ? s.in_width : s.out_width;
+  const int64_t height = backward ? s.in_height : s.out_height;
+  const int64_t channels = backward ? s.GroupOut() : s.GroupIn();
+  // The source's rows and columns that the grid's are apart, and those where it begins.
+  const int64_t step_h = backward ? 1 : s.stride_height, step_w = backward ? 1 : s.stride_width;
+  const int64_t first_h = backward ? (grid.first_h + s.pad_top) / s.stride_height : 0;
+  const int64_t first_w = backward ? (grid.first_w + s.pad_left) / s.stride_width : 0;
+  const int64_t first_image = block.row_begin / grid.Pixels();
+  const int64_t source_step = step_w * p.SourceChannels();
+  const int64_t result_step = grid.step_w * p.ResultStep();
+  int64_t image = panel.first_row / grid.Pixels(), in_image = panel.first_row % grid.Pixels();
+  int64_t i = in_image / grid.width, j = in_image % grid.width;
+  for (int lane = 0; lane < kRows;) {
+    const int64_t source_pixel = (image - first_image) * block.layout.image_step +
+                                 (first_h + i * step_h) * block.layout.row_step + first_w;
+    const int64_t h = grid.first_h + i * grid.step_h;
+    const int64_t result_pixel = (image * height + h) * width + grid.first_w;
+    const float* source =
+        block.source + source_pixel * p.SourceChannels() + panel.group * channels + j * source_step;
+    float* result =
+        block.task.c + result_pixel * p.ResultStep() + panel.group * p.Columns() + j * result_step;
+    // Lanes beyond the panel's are as its last.
+    const bool ends = panel.width - lane <= grid.width - j;
+    const int end = ends ? kRows : lane + static_cast<int>(grid.width - j);
+    for (; lane < end; ++lane) {
+      lanes->source[lane] = source;
+      lanes->result[lane] = result;
+      if (lane + 1 >= panel.width) continue;
+      source += source_step;
+      result += result_step;
     }
+    j = 0;
+    if (++i < grid.height) continue;
+    i = 0;
+    ++image;
   }
+}
+
+// One way for the whole block, if all its values allow it.
+inline PathChoice ChoiceOf(const ConvBlock& block) {
+  const ConvTask& task = block.task;
+  if (block.num_runs == 0) return {};
+  const PanelRange right = RangeOf(block.b_range, block.Groups() * block.ColumnPanels(kColumns));
+  return ChoosePath(task.accumulator, task.a_spec, task.b_spec, block.source_range, right,
+                    task.product.Length(), kSupport);
+}
+
+// Random numbers are drawn for what is left out, too.
+inline bool MaySkip(const ConvBlock& block) {
+  const PathChoice choice = ChoiceOf(block);
+  return TakesAnyLayout(choice) && choice.path != AccumulationPath::kStochastic;
 }
 
 // Whole sums of some panels of rows that take turns, in kForward and kBackward.
@@ -262,31 +146,32 @@ inline void MultiplyInPlace(const ConvBlock& block, const LeftPanel* panels, int
                             int64_t first, int64_t last, const PathChoice& choice, TileTask* tile,
                             RandomHistory* history) {
   static_assert(sizeof(TileRun) == sizeof(ConvRun), "one struct for every instruction set");
-  const float* lanes[kPanelsTogether][kRows];
-  for (int i = 0; i < count; ++i) FindLanes(block, panels[i], lanes[i]);
+  PanelLanes lanes[kPanelsTogether];
+  for (int i = 0; i < count; ++i) FindLanes(block, panels[i], &lanes[i]);
   for (int64_t j = first; j < last; ++j) {
     for (int i = 0; i < count; ++i) {
       StartTiles(block, panels[i], j, j + 1, tile);
       tile->history = history;
-      tile->drift = block.drift;
-      tile->lanes = lanes[i];
+      tile->lanes = lanes[i].source;
       tile->runs = reinterpret_cast<const TileRun*>(block.runs);
       tile->k_begin = 0;
       tile->k_end = tile->k;
       tile->b = RightPanel(block, panels[i].group, j, 0);
       RunTileInPlace(*tile, choice);
-      StoreTiles(block, panels[i], j, j + 1, tile);
+      const int64_t column = block.column_begin + j * kColumns;
+      for (int row = 0; row < tile->rows; ++row)
+        StoreRow(*tile, row, lanes[i].result[row] + column);
     }
   }
 }
 
-// Adds the block's terms to the tiles of some panels of rows and of the column panels [first,
-// last), from pieces of the panels that are copied out of the padded image, where elements of a
-// lane may lie a power of two apart, and so in few lines of the cache: kGradient. The panels take
-// turns as in MultiplyInPlace; they are neighbours in the image, too.
-inline void AddCopied(const ConvBlock& block, const LeftPanel* panels, int count, int64_t first,
-                      int64_t last, const PathChoice& choice, TileTask* tiles,
-                      ConvScratch* scratch) {
+// Adds runs [run, end_run) to the tiles of some panels of rows and of the column panels [first,
+// last), a piece of k at a time: kGradient. The panels take turns as in MultiplyInPlace; they are
+// neighbours in the padded image, too. Pieces are copied out of it, but for images of few channels:
+// there elements of a lane may lie a power of two apart, and so in few lines of the cache.
+inline void AddPieces(const ConvBlock& block, int64_t run, int64_t end_run, const LeftPanel* panels,
+                      int count, int64_t first, int64_t last, const PathChoice& choice,
+                      TileTask* tiles, ConvScratch* scratch) {
   const ConvShape& s = block.task.product.shape;
   const float* lanes[kPanelsTogether];
   for (int i = 0; i < count; ++i) {
@@ -297,12 +182,13 @@ inline void AddCopied(const ConvBlock& block, const LeftPanel* panels, int count
                panels[i].group * s.GroupIn() + c;
   }
   const int64_t step = s.stride_width * s.in_channels;
-  for (int64_t run = 0, k = block.k_begin; run < block.num_runs;) {
-    const int64_t k_begin = k, most = k_begin + kDepth;
-    while (run < block.num_runs && k < most) {
+  const bool copies = step * sizeof(float) > kCacheLine || !IsFastest(choice);
+  for (int64_t k = block.runs[run].k_begin; run < end_run;) {
+    const int64_t first_run = run, k_begin = k, most = k_begin + kDepth;
+    while (run < end_run && k < most) {
       const ConvRun& here = block.runs[run];
       const int64_t k_end = Min(here.k_end, most);
-      for (int i = 0; i < count; ++i) {
+      for (int i = 0; copies && i < count; ++i) {
         const float* from = lanes[i] + here.offset + (k - here.k_begin) * step;
         float* to = scratch->packed[i] + (k - k_begin) * kRows;
         for (int64_t n = k; n < k_end; ++n, from += step, to += kRows) {
@@ -316,15 +202,42 @@ inline void AddCopied(const ConvBlock& block, const LeftPanel* panels, int count
     for (int64_t column = first; column < last; ++column) {
       for (int i = 0; i < count; ++i) {
         TileTask& tile = tiles[i * (last - first) + column - first];
-        tile.drift = block.drift;
-        tile.a = scratch->packed[i];
-        tile.wide = count == 1 ? &wide : nullptr;
+        if (copies) {
+          tile.a = scratch->packed[i];
+          tile.wide = count == 1 ? &wide : nullptr;
+        } else {
+          tile.a = lanes[i];
+          tile.a_step = step;
+          tile.runs = reinterpret_cast<const TileRun*>(block.runs + first_run);
+        }
         tile.k_begin = k_begin;
         tile.k_end = k;
         tile.b = RightPanel(block, panels[i].group, column, k_begin);
         RunTile(tile, choice);
       }
     }
+  }
+}
+
+// All runs, in parts for which both operands stay in the second-level cache until all panels had
+// their turns.
+inline void AddParts(const ConvBlock& block, const LeftPanel* panels, int count, int64_t first,
+                     int64_t last, const PathChoice& choice, TileTask* tiles,
+                     ConvScratch* scratch) {
+  constexpr int64_t kCache = (512 << 10) / sizeof(float);
+  const ConvShape& s = block.task.product.shape;
+  const int64_t most = kCache / (s.stride_width * s.in_channels + (last - first) * kColumns);
+  for (int64_t run = 0; run < block.num_runs;) {
+    int64_t end_run = run + 1;
+    while (end_run < block.num_runs &&
+           block.runs[end_run].k_end - block.runs[run].k_begin <= most) {
+      ++end_run;
+    }
+    for (int i = 0; i < count; i += kPanelsTogether) {
+      AddPieces(block, run, end_run, panels + i, Min(count - i, kPanelsTogether), first, last,
+                choice, tiles + i * (last - first), scratch);
+    }
+    run = end_run;
   }
 }
 
@@ -359,7 +272,6 @@ inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, in
     WidePanel wide = {scratch->alone.wide};
     for (int64_t j = first; j < last; ++j) {
       TileTask& tile = tiles[j - first];
-      tile.drift = block.drift;
       tile.a = packed;
       tile.wide = &wide;
       tile.b = RightPanel(block, panel.group, j, panel.k_begin);
@@ -390,7 +302,7 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
   int64_t together = in_place ? kPanelsTogether : 1;
   if (gradient) {  // all their tiles are on their way at once; there is room to widen one panel
     constexpr int64_t kMostTiles = (512 << 10) / sizeof(TileTask);
-    together = IsFastest(choice) ? Max(Min(together, kMostTiles / most), 1) : 1;
+    together = IsFastest(choice) ? Max(Min(kMostPanels, kMostTiles / most), 1) : 1;
   }
   const int64_t tiles_size = block.tiles != nullptr ? 0 : gradient ? most * together : most;
   // Memory of the thread's own: pieces of the left operand, and sums unless they are kept.
@@ -412,7 +324,8 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
     const int64_t first = Min(column_group * most, column_panels);
     const int64_t last = Min(first + most, column_panels);
     if (first == last) continue;
-    LeftPanel panels[kPanelsTogether] = {PanelAt(block, block.group_begin + group, row_panel)};
+    LeftPanel panels[kMostPanels];
+    panels[0] = PanelAt(block, block.group_begin + group, row_panel);
     int count = 1;
     // Units that follow are panels of rows too, if the columns are not divided.
     while (block.column_groups == 1 && count < together && unit + 1 < end &&
@@ -437,7 +350,7 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
     };
     if (block.k_begin == 0) for_each_panel(StartTiles);
     if (in_place) {
-      AddCopied(block, panels, count, first, last, choice, tiles, scratch);
+      AddParts(block, panels, count, first, last, choice, tiles, scratch);
     } else {
       AddPacked(block, panels[0], first, last, tiles, range, scratch);
     }

@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "cc/kernels/conv2d.h"
-#include "cc/kernels/drifting_scale.h"
 #include "cc/kernels/pack_loops.h"
 #include "cc/kernels/tile_shape.h"
 
@@ -36,14 +35,13 @@ class RightElements {
   alignas(64) float rounded_[kMost];
 };
 
-// Rows [k, k + rows) of a panel are packed: their range, and then block.drift's scale.
-inline void FinishRows(const ConvBlock& block, int64_t panel, int64_t k, int64_t rows) {
-  float* const packed =
+// Of rows [k, k + rows) of a panel, once they are packed.
+inline void IncludeRows(const ConvBlock& block, int64_t panel, int64_t k, int64_t rows) {
+  const float* packed =
       block.packed_b + (panel * (block.k_end - block.k_begin) + k - block.k_begin) * kColumns;
   PanelRange range;
   for (int64_t i = 0; i < rows * kColumns; ++i) Include(range, packed[i]);
   Merge(block.b_range[panel], range);
-  if (block.drift.period > 0) ScaleRows({}, block.drift, k, rows, packed, packed);
 }
 
 // Filters with their channels swapped: element (k = (tap, o), column = c) is filters[tap, c, o].
@@ -73,7 +71,7 @@ inline void PackSwapped(const ConvBlock& block, int64_t begin, int64_t end, Quan
       }
       k += count;
     }
-    FinishRows(block, panel, k_begin, k_end - k_begin);
+    IncludeRows(block, panel, k_begin, k_end - k_begin);
   }
 }
 
@@ -116,7 +114,7 @@ inline void PackCut(const ConvBlock& block, int64_t begin, int64_t end, Quantize
       k += rows;
     }
     for (int64_t panel = first_panel; panel < first_panel + panels; ++panel) {
-      FinishRows(block, panel, k_begin, k_end - k_begin);
+      IncludeRows(block, panel, k_begin, k_end - k_begin);
     }
   }
 }

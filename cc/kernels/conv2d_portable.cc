@@ -13,12 +13,10 @@ Conv2D Conv2DPortable() {
              int64_t end, float* out, PanelRange* range) {
             portable::ConvPad(block, plan, first_image, begin, end, out, range, QuantizePortable);
           },
-          portable::ConvExpectDrift,
           [](const ConvBlock& block, int64_t begin, int64_t end) {
             portable::ConvPackB(block, begin, end, QuantizePortable);
           },
-          portable::ConvDrift,
-          portable::ConvScaleB,
+          portable::MaySkip,
           portable::ConvMultiply};
 }
 

@@ -14,6 +14,12 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
+#if defined(__AVX2__)
+constexpr bool kHasFma = true;
+#else
+constexpr bool kHasFma = false;
+#endif
+
 #if defined(__AVX512F__)
 
 struct FloatLanes {
@@ -37,6 +43,8 @@ struct FloatLanes {
   static Vector AddBits(Vector a, Vector b) {
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
   }
+  // For a b that is the same all through a loop.
+  static Vector AddFixedBits(Vector a, const Vector& b) { return AddBits(a, b); }
   static Vector OrAnd(Vector a, Vector b, Vector c) {  // a | (b & c)
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(
         _mm512_castps_si512(a), _mm512_castps_si512(b), _mm512_castps_si512(c), 0xF8));
@@ -110,6 +118,7 @@ struct DoubleLanes {
   static Vector AddBits(Vector a, Vector b) {
     return _mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(a), _mm512_castpd_si512(b)));
   }
+  static Vector AddFixedBits(Vector a, const Vector& b) { return AddBits(a, b); }
   static Vector OrAnd(Vector a, Vector b, Vector c) {
     return _mm512_castsi512_pd(_mm512_ternarylogic_epi64(
         _mm512_castpd_si512(a), _mm512_castpd_si512(b), _mm512_castpd_si512(c), 0xF8));
@@ -143,6 +152,12 @@ struct FloatLanes {
   }
   static Vector AddBits(Vector a, Vector b) {
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+  }
+  // From memory: a loop's 16 registers are taken, and to keep b in one would cost a sum its own.
+  static Vector AddFixedBits(Vector a, const Vector& b) {
+    Vector sum;
+    __asm__("vpaddd %2, %1, %0" : "=x"(sum) : "x"(a), "m"(b));
+    return sum;
   }
   static Vector OrAnd(Vector a, Vector b, Vector c) { return _mm256_or_ps(a, _mm256_and_ps(b, c)); }
   static Vector IfLess(Vector x, Vector y, Vector yes, Vector no) {
@@ -235,6 +250,11 @@ struct DoubleLanes {
   static Vector AddBits(Vector a, Vector b) {
     return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a), _mm256_castpd_si256(b)));
   }
+  static Vector AddFixedBits(Vector a, const Vector& b) {
+    Vector sum;
+    __asm__("vpaddq %2, %1, %0" : "=x"(sum) : "x"(a), "m"(b));
+    return sum;
+  }
   static Vector OrAnd(Vector a, Vector b, Vector c) { return _mm256_or_pd(a, _mm256_and_pd(b, c)); }
   static Vector IfNan(Vector x, Vector yes, Vector no) {
     return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(x, x, _CMP_UNORD_Q));
@@ -307,6 +327,7 @@ struct PortableLanes {
   static Vector AddBits(Vector a, Vector b) {
     return reinterpret_cast<Vector>(reinterpret_cast<Unsigned>(a) + reinterpret_cast<Unsigned>(b));
   }
+  static Vector AddFixedBits(Vector a, const Vector& b) { return AddBits(a, b); }
   static Vector OrAnd(Vector a, Vector b, Vector c) {
     return reinterpret_cast<Vector>(
         reinterpret_cast<Integers>(a) |

@@ -51,21 +51,6 @@ struct AccumulatorSpec {
   int64_t chunk = 0;  // 0: none
 };
 
-// Powers of two that sums are kept times, falling from step to step (drifting_scale.h).
-struct DriftingScale {
-  int period = 0;  // of k; 0: sums are kept as they are
-  int drop = 0;    // of the exponent in a step
-  int first = 0;   // a period's first exponent
-
-  LOWPREC_HD bool operator==(const DriftingScale& other) const {
-    return period == other.period && drop == other.drop && first == other.first;
-  }
-  // Before step k.
-  LOWPREC_HD int Exponent(int64_t k) const { return period > 0 ? ExponentAt(k % period) : 0; }
-  // Before the step at that place in its period.
-  LOWPREC_HD int ExponentAt(int64_t place) const { return first - drop * static_cast<int>(place); }
-};
-
 // A matrix to be packed. A panel holds, for each k, the elements of `width` lanes side by side;
 // lanes are rows of the left operand or columns of the right one. Lanes beyond the last are 0.
 struct PackTask {
@@ -77,7 +62,6 @@ struct PackTask {
   PanelRange* range = nullptr;  // of each panel: start as PanelRange{}
   int16_t* bounds = nullptr;    // of all panels, if asked for: 2 * Panels() * k
   OperandSpec spec;             // for the bounds
-  DriftingScale drift;          // of step k, for the right operand
   // Roundings, one after the other; x32, y and index of these are set here.
   const QuantizeTask* stages = nullptr;
   int num_stages = 0;
@@ -88,8 +72,7 @@ struct PackTask {
 
 struct MatMulTask {
   const float* a = nullptr;  // packed
-  const float* b = nullptr;  // in the scale `drift`
-  DriftingScale drift;
+  const float* b = nullptr;
   const PanelRange* a_range = nullptr;
   const PanelRange* b_range = nullptr;
   int16_t* a_bounds = nullptr;  // or none: if wants_bounds, it is faster with them
@@ -112,18 +95,12 @@ struct MatMulTask {
 };
 
 // One instruction set's functions. `pack` works on a range of PackUnits, `multiply` on one of
-// tiles, `scale` on one of panels; threads may share them out. The right operand is packed in the
-// scale that the formats let expect; where the values ask for another, it is scaled in memory.
+// tiles; threads may share them out.
 struct MatMul {
   int rows, columns;  // of a tile
   void (*pack)(const PackTask& task, int64_t begin, int64_t end);
   void (*multiply)(const MatMulTask& task, int64_t begin, int64_t end);
   bool (*wants_bounds)(const MatMulTask& task);
-  DriftingScale (*expect_drift)(const MatMulTask& task);
-  // Of one or more products, whose left and right operands have so many panels in all.
-  DriftingScale (*drift)(const MatMulTask& task, int64_t a_panels, int64_t b_panels);
-  void (*scale)(float* b, int64_t k, const DriftingScale& from, const DriftingScale& to,
-                int64_t begin, int64_t end);
 
   static LOWPREC_HD int64_t PackUnits(const PackTask& task) {
     return task.lanes_last ? (task.k + kPackRows - 1) / kPackRows : task.Panels();

@@ -6,16 +6,11 @@ namespace tf_lowprec {
 void QuantizeAvx2(const QuantizeTask&, int64_t, int64_t);
 
 MatMul MatMulAvx2() {
-  return {avx2::kRows,
-          avx2::kColumns,
+  return {avx2::kRows, avx2::kColumns,
           [](const PackTask& task, int64_t begin, int64_t end) {
             avx2::Pack(task, begin, end, QuantizeAvx2);
           },
-          avx2::Multiply,
-          avx2::WantsBounds,
-          avx2::ExpectDriftOf,
-          avx2::DriftOf,
-          avx2::ScalePanels};
+          avx2::Multiply, avx2::WantsBounds};
 }
 
 }  // namespace tf_lowprec

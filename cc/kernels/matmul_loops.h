@@ -4,38 +4,11 @@
 
 #include <cstdlib>
 
-#include "cc/kernels/drifting_scale.h"
 #include "cc/kernels/matmul.h"
 #include "cc/kernels/pack_loops.h"
 #include "cc/kernels/tile.h"
 
 LOWPREC_BEGIN_NAMESPACE
-
-inline bool HasRowsToDrift(const MatMulTask& task) {
-  return task.random_bits == nullptr && task.k > 0 && task.m > (kFewestDrifting - 1) * kRows;
-}
-
-inline DriftingScale ExpectDriftOf(const MatMulTask& task) {
-  return HasRowsToDrift(task) ? ExpectDrift(task.accumulator, task.a_spec, task.b_spec, task.k)
-                              : DriftingScale();
-}
-
-inline DriftingScale DriftOf(const MatMulTask& task, int64_t a_panels, int64_t b_panels) {
-  if (!HasRowsToDrift(task)) return {};
-  const PanelRange a = RangeOf(task.a_range, a_panels), b = RangeOf(task.b_range, b_panels);
-  const PathChoice choice =
-      ChoosePath(task.accumulator, task.a_spec, task.b_spec, a, b, task.k, kSupport);
-  if (task.drift.period > 0 && MayDrift(task.accumulator, choice)) return task.drift;
-  return FindDrift(task.accumulator, task.a_spec, task.b_spec, a, b, choice);
-}
-
-inline void ScalePanels(float* b, int64_t k, const DriftingScale& from, const DriftingScale& to,
-                        int64_t begin, int64_t end) {
-  for (int64_t panel = begin; panel < end; ++panel) {
-    float* const rows = b + panel * k * kColumns;
-    ScaleRows(from, to, 0, k, rows, rows);
-  }
-}
 
 // Tiles of a block of columns, whose panels of b stay in the second-level cache, row by row: tiles
 // that follow each other share a panel of a.
@@ -64,7 +37,6 @@ inline void Multiply(const MatMulTask& task, int64_t begin, int64_t end) {
   PathChoice choice;
   if (!exact) choice = choose(left, right);
   const bool all_alike = exact || IsFastest(choice);
-  tile.drift = task.drift;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t block = i / (most_columns * row_tiles), first_column = block * most_columns;
     const int64_t block_columns = Min(most_columns, column_tiles - first_column);

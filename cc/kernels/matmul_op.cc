@@ -112,7 +112,6 @@ class MatMulCpuOp : public MatMulOpBase {
     right.pack.lanes = task.n;
     right.pack.width = kernel_.columns;
     right.pack.lanes_last = !transpose_b_;
-    right.pack.drift = kernel_.expect_drift(task);
     OP_REQUIRES_OK(ctx, Prepare(ctx, a, gemm_.a, task, &left));
     OP_REQUIRES_OK(ctx, Prepare(ctx, b, gemm_.b, task, &right));
     const int64_t left_units = left.Units(), units = left_units + right.Units();
@@ -121,18 +120,6 @@ class MatMulCpuOp : public MatMulOpBase {
                  Pack(left, begin, std::min(end, left_units));
                  Pack(right, std::max(begin, left_units) - left_units, end - left_units);
                });
-    MatMulTask all = task;
-    all.a_range = left.ranges.data();
-    all.b_range = right.ranges.data();
-    all.drift = right.pack.drift;
-    const int64_t b_panels = static_cast<int64_t>(right.ranges.size());
-    const DriftingScale drift =
-        kernel_.drift(all, static_cast<int64_t>(left.ranges.size()), b_panels);
-    if (!(drift == all.drift)) {
-      RunSharded(ctx, b_panels, task.k * kernel_.columns / 4, [&](int64_t begin, int64_t end) {
-        kernel_.scale(right.packed.flat<float>().data(), task.k, all.drift, drift, begin, end);
-      });
-    }
 
     const int64_t tiles = kernel_.Tiles(task.m, task.n);
     const int64_t tile_cost = int64_t{kernel_.rows} * kernel_.columns * (task.k + 1) / 6;
@@ -142,7 +129,6 @@ class MatMulCpuOp : public MatMulOpBase {
                    const int64_t batch = begin / tiles, first = begin % tiles;
                    const int64_t count = std::min(tiles - first, end - begin);
                    MatMulTask part = task;
-                   part.drift = drift;
                    const bool own = !broadcast.IsBroadcastingRequired();
                    const int64_t i = own ? batch : broadcast.x_batch_indices()[batch];
                    const int64_t j = own ? batch : broadcast.y_batch_indices()[batch];

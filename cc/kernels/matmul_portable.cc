@@ -5,16 +5,11 @@ namespace tf_lowprec {
 void QuantizePortable(const QuantizeTask&, int64_t, int64_t);
 
 MatMul MatMulPortable() {
-  return {portable::kRows,
-          portable::kColumns,
+  return {portable::kRows, portable::kColumns,
           [](const PackTask& task, int64_t begin, int64_t end) {
             portable::Pack(task, begin, end, QuantizePortable);
           },
-          portable::Multiply,
-          portable::WantsBounds,
-          portable::ExpectDriftOf,
-          portable::DriftOf,
-          portable::ScalePanels};
+          portable::Multiply, portable::WantsBounds};
 }
 
 }  // namespace tf_lowprec

@@ -4,7 +4,6 @@
 
 #include <cstring>
 
-#include "cc/kernels/drifting_scale.h"
 #include "cc/kernels/matmul.h"
 #include "cc/kernels/step_bounds.h"
 #include "cc/kernels/tile_shape.h"
@@ -70,14 +69,6 @@ LOWPREC_HD void TransposeQuads(const Quad in[4], float* out, int64_t step) {
   for (int i = 0; i < 4; ++i) memcpy(out + i * step, &rows[i], sizeof(Quad));
 }
 
-// Rows of a panel, from step k on, into the scale of sums that drift.
-template <int kWidth>
-inline void ScalePacked(const PackTask& task, int64_t k, int64_t rows, float* packed) {
-  if constexpr (kWidth == kColumns) {
-    if (task.drift.period > 0) ScaleRows({}, task.drift, k, rows, packed, packed);
-  }
-}
-
 // Rows of x are lanes: transposes a panel, in blocks that fit the first-level cache. Short rows are
 // rounded together.
 template <int kWidth>
@@ -117,7 +108,6 @@ inline void PackRows(const PackTask& task, int64_t panel, QuantizeFn quantize) {
   if (task.bounds != nullptr) {
     FindStepBounds<kWidth>(out, task.k, task.spec, BoundsOfPanel(task.bounds, panel, task.k));
   }
-  ScalePacked<kWidth>(task, 0, task.k, out);
 }
 
 // Rows of x are k: cuts rows [k0, k1), kPackRows at most, into panels.
@@ -155,7 +145,6 @@ inline void PackColumns(const PackTask& task, int64_t k0, int64_t k1, QuantizeFn
         FindStepBounds<kWidth>(out, count, task.spec,
                                BoundsOfPanel(task.bounds, panel, task.k).From(k0));
       }
-      ScalePacked<kWidth>(task, k0, count, out);
     }
   }
 }

@@ -7,14 +7,13 @@
 #include <utility>
 
 #include "cc/kernels/accumulation_steps.h"
-#include "cc/kernels/drifting_step.h"
 #include "cc/kernels/tile.h"
 
 LOWPREC_BEGIN_NAMESPACE
 
-// Where the left operand's elements are. Packed: [k][kRows]. Otherwise each lane has a pointer of
-// its own, and k falls into runs, within which its elements lie side by side.
-enum class LeftLayout { kPacked, kLanesApart };
+// Where the left operand's elements are. k falls into runs. Within one, rows lie side by side for
+// each k, a step apart; or each lane has a pointer of its own, and its elements lie side by side.
+enum class LeftLayout { kRowsTogether, kLanesApart };
 
 // Lanes within a run. k is counted up to 0 from below, for one register to be its end too: with a
 // pointer for every lane there are none to spare.
@@ -96,46 +95,6 @@ inline bool AddTerms(const Step& the_step, const Sums& before, Sums& after, cons
   after.words = words;
   if constexpr (Step::kGuesses > 0) return step.IsInDoubt(doubt);
   return false;
-}
-
-// One term of sums that drift; kUp: the last of its period.
-template <bool kUp, typename Step, typename V, int kSums, typename Left>
-LOWPREC_HD void AddDriftingTerm(const Step& step, V (&s)[kSums], const Left& left, int64_t i,
-                                const float* b) {
-  using L = typename Step::Lanes;
-  const V right = L::Load(b);
-  ForEach<kSums / 2>([&](auto pair) __attribute__((always_inline)) {
-    constexpr int kRow = 2 * decltype(pair)::value;
-    step.template RoundPair<kUp>(s[kRow], s[kRow + 1], L::Set(left(kRow, i)),
-                                 L::Set(left(kRow + 1, i)), right);
-  });
-}
-
-// The same of sums that drift: sums <- sums and `count` terms. `in_period` is the step's place in
-// its period, before and after.
-template <typename Step, typename Shape, typename Left>
-LOWPREC_HD void AddDrifting(const Step& step, Sums<Step, Shape>& sums, const Left& left,
-                            const float* b, int64_t count, int64_t& in_period) {
-  static_assert(Shape::kSums % 2 == 0 && Shape::kVectors == 1);
-  typename Step::V s[Shape::kSums];
-  ForEach<Shape::kSums>([&](auto i) { s[i] = sums.s[i]; });
-  constexpr bool kToZero = kCountsToZero<Left>;
-  const int64_t end = kToZero ? 0 : count;
-  int64_t place = in_period;
-  for (int64_t at = end - count; at != end; ++at, b += kColumns) {
-    const int64_t last = Min(at + step.period - 1 - place, end);
-    place += last - at;
-    for (; at != last; ++at, b += kColumns) {
-      AddDriftingTerm<false>(step, s, left, kToZero ? at + count : at, b);
-    }
-    if (at == end) break;
-    const Step* up = &step;
-    __asm__("" : "+r"(up));  // what only this term needs must not take registers of the loop before
-    AddDriftingTerm<true>(*up, s, left, kToZero ? at + count : at, b);
-    place = 0;
-  }
-  in_period = place;
-  ForEach<Shape::kSums>([&](auto i) { sums.s[i] = s[i]; });
 }
 
 // The same by the step that never guesses. Seldom called.
@@ -256,25 +215,6 @@ LOWPREC_HD void AddChunk(const Chunk& step, Sums<Step, Shape>& sums, float* tota
   ForEach<Shape::kSums>([&](auto i) { sums.s[i] = L::Set(0); });
 }
 
-// The same of sums that drift, which `scale` takes out of their scale.
-template <typename Chunk, typename Step, typename Shape>
-LOWPREC_HD void AddDriftingChunk(const Chunk& step, Sums<Step, Shape>& sums, typename Step::V scale,
-                                 float* totals) {
-  ForEach<Shape::kSums>([&](auto i) __attribute__((always_inline)) {
-    step.Add(totals + i * kColumns, sums.s[i], scale);
-  });
-  ForEach<Shape::kSums>([&](auto i) { sums.s[i] = Step::Lanes::Set(0); });
-}
-
-template <typename Step>
-Step MakeStep(const TileTask& tile) {
-  if constexpr (Step::kDrifts) {
-    return Step(tile.drift);
-  } else {
-    return Step(tile.accumulator);
-  }
-}
-
 // Steps k_begin to k_end of a tile, Shape's rows of it at a time; noinline keeps it within a
 // rounding mode's scope.
 template <typename Step, typename Shape, LeftLayout kLayout>
@@ -282,12 +222,11 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
   using L = typename Step::Lanes;
   constexpr int kVectors = Shape::kVectors, kWidth = kVectors * L::kLanes;
   constexpr int kParts = kColumns / kWidth;
-  const Step step = MakeStep<Step>(tile);
-  const typename Step::Careful careful = MakeStep<typename Step::Careful>(tile);
+  const Step step(tile.accumulator);
+  const typename Step::Careful careful(tile.accumulator);
   const typename Step::Chunk chunk_step(tile.accumulator);
   const int64_t chunk = tile.accumulator.chunk;
-  constexpr bool kDrifts = Step::kDrifts;
-  constexpr bool kWidens = kLayout == LeftLayout::kPacked && sizeof(typename L::Bits) == 8;
+  constexpr bool kWidens = kLayout == LeftLayout::kRowsTogether && sizeof(typename L::Bits) == 8;
   [[maybe_unused]] const double* wide = nullptr;
   if constexpr (kWidens) wide = Widened(tile);
 
@@ -305,22 +244,20 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
       sum = L::Load(&tile.sums[row][column]);
       if constexpr (kRandom<Step>) state.x = L::LoadBits(&tile.states[row][column]);
     });
-    [[maybe_unused]] int64_t in_period = kDrifts ? tile.k_begin % tile.drift.period : 0;
-    // Into the scale of a step of the period, or out of it.
-    [[maybe_unused]] const auto scale = [&](int sign) {
-      const typename L::Vector power = L::Set(PowerOfTwo(sign * tile.drift.ExponentAt(in_period)));
-      ForEach<Shape::kSums>([&](auto i) { sums[0].s[i] = L::Product(sums[0].s[i], power); });
-    };
-    if constexpr (kDrifts) scale(1);
     if constexpr (std::is_same_v<typename Step::Words, NextWords>) {
       sums[0].words.at = tile.history->Next(top / Shape::kRows);
     }
-    const TileRun* run = tile.runs;
+    const TileRun all = {0, tile.k_begin, tile.k_end};
+    const TileRun* run = tile.runs != nullptr ? tile.runs : &all;
     int64_t chunk_end = chunk > 0 ? tile.k_begin - tile.k_begin % chunk : tile.k_begin;
     for (int64_t k = tile.k_begin; k < tile.k_end;) {
       chunk_end += chunk > 0 ? chunk : tile.k_end - chunk_end;
       const int64_t end = Min(chunk_end, tile.k_end);
       while (k < end) {
+        if (run->k_begin > k) {
+          k = Min(run->k_begin, end);
+          continue;
+        }
         const float* b = tile.b + (k - tile.k_begin) * kColumns;
         if constexpr (kWidens) {
           if (wide != nullptr) {
@@ -333,7 +270,7 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
             continue;
           }
         }
-        if constexpr (kLayout == LeftLayout::kPacked && Step::kHasPlain) {
+        if constexpr (kLayout == LeftLayout::kRowsTogether && Step::kHasPlain) {
           if (tile.a_bounds.exponent != nullptr) {
             constexpr int64_t kMost = 64;
             int64_t n = Min(end - k, kMost);
@@ -353,40 +290,26 @@ __attribute__((noinline)) void StepTile(TileTask& tile) {
             continue;
           }
         }
-        if constexpr (kLayout == LeftLayout::kPacked) {
-          const float* a = tile.a + (k - tile.k_begin) * kRows + top;
-          const auto left = [a](int row, int64_t i) { return a[i * kRows + row]; };
-          if constexpr (kDrifts) {
-            AddDrifting(step, sums[0], left, b, end - k, in_period);
-          } else {
-            StepTerms(step, careful, sums, left, b, end - k);
-          }
-          k = end;
+        const int64_t stop = Min(end, run->k_end), from = k - run->k_begin;
+        if constexpr (kLayout == LeftLayout::kRowsTogether) {
+          const int64_t a_step = tile.a_step;
+          const float* a = tile.a + run->offset + from * a_step + top;
+          const auto left = [a, a_step](int row, int64_t i) { return a[i * a_step + row]; };
+          StepTerms(step, careful, sums, left, b, stop - k);
         } else {
-          const int64_t stop = Min(end, run->k_end), from = k - run->k_begin;
           LanesApart<Shape::kRows> left;
           ForEach<Shape::kRows>(
               [&](auto row) { left.lanes[row] = tile.lanes[top + row] + run->offset + from; });
-          if constexpr (kDrifts) {
-            AddDrifting(step, sums[0], left, b, stop - k, in_period);
-          } else {
-            StepTerms(step, careful, sums, left, b, stop - k);
-          }
-          k = stop;
-          if (k == run->k_end) ++run;
+          StepTerms(step, careful, sums, left, b, stop - k);
         }
+        k = stop;
+        if (k == run->k_end) ++run;
       }
       if (chunk <= 0 || (end != chunk_end && end != tile.k)) continue;
-      if constexpr (kDrifts) {
-        AddDriftingChunk(chunk_step, sums[0], L::Set(PowerOfTwo(-tile.drift.ExponentAt(in_period))),
-                         &tile.totals[top][0]);
-      } else {
-        for (int part = 0; part < kParts; ++part) {
-          AddChunk(chunk_step, sums[part], &tile.totals[top][part * kWidth]);
-        }
+      for (int part = 0; part < kParts; ++part) {
+        AddChunk(chunk_step, sums[part], &tile.totals[top][part * kWidth]);
       }
     }
-    if constexpr (kDrifts) scale(-1);
     for_each_sum([&](auto& sum, auto& state, int row, int column) {
       L::Store(&tile.sums[row][column], sum);
       if constexpr (kRandom<Step>) L::StoreBits(&tile.states[row][column], state.x);

@@ -13,7 +13,8 @@
 
 LOWPREC_BEGIN_NAMESPACE
 
-// A run of k: its first element lies at `offset` from the lanes' pointers.
+// A run of k: its first element lies at `offset` from the lanes' pointers, or from `a`. Where runs
+// leave out a part of k, one follows that begins at k_end or beyond it.
 struct TileRun {
   int64_t offset, k_begin, k_end;
 };
@@ -29,15 +30,15 @@ struct WidePanel {
 struct TileTask {
   AccumulatorSpec accumulator;
   int64_t k = 0;                                 // length of the whole sums
-  const float* a = nullptr;                      // of RunTile: [k_end - k_begin][kRows]
+  const float* a = nullptr;                      // of RunTile: kRows for each k,
+  int64_t a_step = kRows;                        //   so far apart
   WidePanel* wide = nullptr;                     // for `a`; none where it may be too large
   RandomHistory* history = nullptr;              // of stochastic accumulators; or none
-  DriftingScale drift;                           // of `b`'s rows; none for most paths
   const float* b = nullptr;                      // [k_end - k_begin][kColumns]
   StepBounds a_bounds, b_bounds;                 // of `a` and `b`, or none
   int64_t k_begin = 0, k_end = 0;                // what of k is to be added now
   const float* const* lanes = nullptr;           // of RunTileInPlace: kRows pointers
-  const TileRun* runs = nullptr;                 // the same: from k_begin to k_end
+  const TileRun* runs = nullptr;                 // those of k_begin to k_end; if null, one
   bool masked = false;                           // terms whose a is kLeftOut are left out
   int rows = kRows, columns = kColumns;          // that the result has of the tile
   const int32_t* random_bits = nullptr;          // of the tile's first element
@@ -77,16 +78,18 @@ inline void StartTile(TileTask& tile, int64_t element, int64_t row_step, const u
   }
 }
 
+inline void StoreRow(const TileTask& tile, int row, float* to) {
+  const float* from = tile.Result()[row];
+  if (tile.columns == kColumns) {  // else memcpy is a call
+    memcpy(to, from, kColumns * sizeof(float));
+  } else {
+    memcpy(to, from, static_cast<size_t>(tile.columns) * sizeof(float));
+  }
+}
+
 // The tile's results, rows `row_step` apart.
 inline void StoreTile(const TileTask& tile, float* to, int64_t row_step) {
-  for (int row = 0; row < tile.rows; ++row, to += row_step) {
-    const float* from = tile.Result()[row];
-    if (tile.columns == kColumns) {  // else memcpy is a call
-      memcpy(to, from, kColumns * sizeof(float));
-    } else {
-      memcpy(to, from, static_cast<size_t>(tile.columns) * sizeof(float));
-    }
-  }
+  for (int row = 0; row < tile.rows; ++row) StoreRow(tile, row, to + row * row_step);
 }
 
 // Whether operands need not be packed: in these paths a term that is left out may be a zero.
@@ -110,8 +113,9 @@ inline PanelRange RangeOf(const PanelRange* ranges, int64_t count) {
   return all;
 }
 
-// Adds the terms from k_begin to k_end: of a packed tile, or, for a choice that TakesAnyLayout,
-// with a left operand whose lanes lie apart.
+// Adds the terms from k_begin to k_end: of a tile whose rows lie side by side (packed, unless the
+// choice IsFastest), or, for a choice that TakesAnyLayout, with a left operand whose lanes lie
+// apart.
 void RunTile(TileTask& tile, const PathChoice& choice);
 void RunTileInPlace(TileTask& tile, const PathChoice& choice);
 

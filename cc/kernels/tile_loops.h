@@ -69,7 +69,7 @@ __attribute__((noinline)) void ExactTile(TileTask& tile) {
   }
 }
 
-template <typename Step, typename Shape, LeftLayout kLayout = LeftLayout::kPacked>
+template <typename Step, typename Shape, LeftLayout kLayout = LeftLayout::kRowsTogether>
 inline void RunSteps(TileTask& tile) {
   if constexpr (Step::kTowardZero) {
     const ScopedRoundTowardZero toward_zero;
@@ -129,9 +129,10 @@ inline void RunStochastic(TileTask& tile) {
     if (begin > 0) history->Forget();
     tile.k_begin = begin;
     tile.k_end = begin > 0 ? Min(begin + most, k) : kLongestLag;
-    if constexpr (kLayout == LeftLayout::kPacked) tile.a = a + begin * kRows;
     tile.b = b + begin * kColumns;
-    if constexpr (kLayout == LeftLayout::kLanesApart) {
+    if (runs == nullptr) {
+      tile.a = a + begin * tile.a_step;
+    } else {
       while (tile.runs->k_end <= begin) ++tile.runs;
     }
     if (begin > 0) {
@@ -161,7 +162,6 @@ inline void RunFastTile(TileTask& tile, const PathChoice& choice) {
 #endif
   switch (choice.path) {
     case AccumulationPath::kNearest:
-      if (tile.drift.period > 0) return RunSteps<DriftingStep, FloatShape, kLayout>(tile);
       return AllowsScaled(FloatLanes::kMantissaBits, m)
                  ? RunSteps<NearestStep<FloatLanes, kScaled, false>, FloatShape, kLayout>(tile)
                  : RunSteps<NearestStep<FloatLanes, kVeltkamp, false>, FloatShape, kLayout>(tile);
@@ -207,7 +207,7 @@ inline void RunUnderflow(TileTask& tile, const PathChoice& choice) {
       } else if constexpr (kMasked) {
         return RunSteps<NearestStep<OddLanes, kUnderflow, true, true>, DoubleShape>(tile);
       } else {
-        return RunGuesses<true, LeftLayout::kPacked>(tile);
+        return RunGuesses<true, LeftLayout::kRowsTogether>(tile);
       }
     case AccumulationPath::kTruncate:
       return RunSteps<TruncateStep<true, kMasked>, FloatShape>(tile);
@@ -247,7 +247,7 @@ inline void RunGrowing(TileTask& tile, const PathChoice& choice) {
     int64_t sum = GrownExponent(start, choice.term, n, m);
     if (chunk > 0) sum = GrownExponent(start, sum, Min(n, n / chunk + 2), m);
     if (HoldsSums(format, sum)) {
-      RunFastTile<LeftLayout::kPacked>(tile, choice);
+      RunFastTile<LeftLayout::kRowsTogether>(tile, choice);
     } else {
       RunExact(tile);
     }
@@ -260,7 +260,7 @@ inline void RunGrowing(TileTask& tile, const PathChoice& choice) {
 
 void RunTile(TileTask& tile, const PathChoice& choice) {
   if (choice.may_overflow) return tile.masked ? RunExact(tile) : RunGrowing(tile, choice);
-  if (TakesAnyLayout(choice)) return RunFastTile<LeftLayout::kPacked>(tile, choice);
+  if (TakesAnyLayout(choice)) return RunFastTile<LeftLayout::kRowsTogether>(tile, choice);
   tile.masked ? RunUnderflow<true>(tile, choice) : RunUnderflow<false>(tile, choice);
 }
 

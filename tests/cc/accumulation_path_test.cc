@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "cc/kernels/accumulation_steps.h"
-#include "cc/kernels/drifting_scale.h"
 #include "gtest/gtest.h"
 #include "tests/cc/accumulate_inputs.h"
 #include "tests/cc/accumulate_oracle.h"
@@ -113,7 +112,7 @@ TEST(RoundingFewTwice, IsWrongJustBeyond) {
 }
 
 // How a sum t of M + 1 bits is rounded to m + 1, with d = M - m.
-enum class Method { kScaled, kVeltkamp, kDrifting };
+enum class Method { kScaled, kVeltkamp };
 
 // Whether a method rounds every t.
 bool RoundsRight(int lanes_mantissa_bits, int m, Method method) {
@@ -122,13 +121,8 @@ bool RoundsRight(int lanes_mantissa_bits, int m, Method method) {
   for (uint64_t t = first; t < 2 * first; ++t) {
     Comparisons::Add(1);
     const uint64_t scaled = t << drop;
-    uint64_t sum = 0;
-    if (method == Method::kDrifting) {  // t, y and the sum 2^d times what they are there
-      sum = scaled - RoundInteger(scaled - t, bits, 0);
-    } else {
-      const uint64_t y = method == Method::kScaled ? scaled : RoundInteger(scaled + t, bits, 0);
-      sum = y - RoundInteger(y - t, bits, 0);
-    }
+    const uint64_t y = method == Method::kScaled ? scaled : RoundInteger(scaled + t, bits, 0);
+    const uint64_t sum = y - RoundInteger(y - t, bits, 0);
     if (sum != RoundInteger(t, m + 1, 0)) return false;
   }
   return true;
@@ -138,8 +132,6 @@ TEST(ScaledRounding, IsRightWhereAllowed) {
   for (int lanes = 3; lanes <= 14; ++lanes) {
     for (int m = 0; AllowsScaled(lanes, m); ++m) {
       EXPECT_TRUE(RoundsRight(lanes, m, Method::kScaled)) << "M " << lanes << " m " << m;
-      EXPECT_TRUE(RoundsRight(lanes, m, Method::kDrifting))
-          << "drifting, M " << lanes << " m " << m;
     }
     for (int m = 0; m < lanes; ++m) {
       EXPECT_TRUE(RoundsRight(lanes, m, Method::kVeltkamp))
@@ -148,7 +140,6 @@ TEST(ScaledRounding, IsRightWhereAllowed) {
   }
   for (int m = 0; AllowsScaled(23, m); ++m) {
     EXPECT_TRUE(RoundsRight(23, m, Method::kScaled)) << "float32, m " << m;
-    EXPECT_TRUE(RoundsRight(23, m, Method::kDrifting)) << "drifting, float32, m " << m;
   }
   for (int m = 0; m < 23; ++m) {
     EXPECT_TRUE(RoundsRight(23, m, Method::kVeltkamp)) << "Veltkamp, float32, m " << m;
@@ -158,8 +149,6 @@ TEST(ScaledRounding, IsRightWhereAllowed) {
 TEST(ScaledRounding, IsWrongBeyond) {
   EXPECT_FALSE(RoundsRight(11, 5, Method::kScaled));
   EXPECT_FALSE(RoundsRight(23, 11, Method::kScaled));
-  EXPECT_FALSE(RoundsRight(11, 5, Method::kDrifting));
-  EXPECT_FALSE(RoundsRight(23, 11, Method::kDrifting));
 }
 
 // A choice for operands of so many bits, whose values spread over 120 binades.

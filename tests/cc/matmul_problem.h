@@ -13,7 +13,6 @@
 
 #include "cc/kernels/accumulation_path.h"
 #include "cc/kernels/cpu_features.h"
-#include "cc/kernels/drifting_scale.h"
 #include "cc/kernels/matmul.h"
 #include "tests/cc/accumulate_inputs.h"
 #include "tests/cc/accumulate_oracle.h"
@@ -144,7 +143,6 @@ class Product {
       task_.a_bounds = left_.MakeBounds();
       task_.b_bounds = right_.MakeBounds();
     }
-    right_.task.drift = task_.drift = kernel.expect_drift(task_);
   }
 
   PackTask& left() { return left_.task; }
@@ -154,16 +152,6 @@ class Product {
   void Pack() {
     kernel_.pack(left_.task, 0, MatMul::PackUnits(left_.task));
     kernel_.pack(right_.task, 0, MatMul::PackUnits(right_.task));
-    Scale();
-  }
-  // Once both are packed.
-  void Scale() {
-    const int64_t panels = right_.task.Panels();
-    const DriftingScale drift = kernel_.drift(task_, left_.task.Panels(), panels);
-    if (!(drift == task_.drift)) {
-      kernel_.scale(right_.task.packed, task_.k, task_.drift, drift, 0, panels);
-    }
-    task_.drift = drift;
   }
   void Multiply(int64_t begin, int64_t end) { kernel_.multiply(task_, begin, end); }
   void All() {
@@ -181,16 +169,6 @@ class Product {
   }
   std::vector<float> Values() const { return {c_.begin(), c_.end() - 1}; }
   bool WroteBeyond() const { return c_.back() != 12345.0f; }
-
-  // Of sums, if there are enough tiles.
-  DriftingScale Drift(const PathSupport& support) const {
-    PanelRange left, right;
-    for (const PanelRange& range : left_.ranges) Widen(range, &left);
-    for (const PanelRange& range : right_.ranges) Widen(range, &right);
-    const PathChoice choice =
-        ChoosePath(task_.accumulator, task_.a_spec, task_.b_spec, left, right, task_.k, support);
-    return FindDrift(task_.accumulator, task_.a_spec, task_.b_spec, left, right, choice);
-  }
 
   // Of each tile, in the order of Multiply, as the kernel chooses it.
   std::vector<PathChoice> Paths(const PathSupport& support) const {
