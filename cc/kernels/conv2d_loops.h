@@ -226,7 +226,8 @@ inline void AddParts(const ConvBlock& block, const LeftPanel* panels, int count,
                      ConvScratch* scratch) {
   constexpr int64_t kCache = (512 << 10) / sizeof(float);
   const ConvShape& s = block.task.product.shape;
-  const int64_t most = kCache / (s.stride_width * s.in_channels + (last - first) * kColumns);
+  const int64_t of_term = s.stride_width * s.in_channels + (last - first) * kColumns;
+  const int64_t most = count > kPanelsTogether ? kCache / of_term : block.k_end;
   for (int64_t run = 0; run < block.num_runs;) {
     int64_t end_run = run + 1;
     while (end_run < block.num_runs &&
@@ -301,8 +302,9 @@ inline void ConvMultiply(const ConvBlock& block, int64_t begin, int64_t end) {
   const bool gradient = task.product.pass == ConvPass::kGradient;
   int64_t together = in_place ? kPanelsTogether : 1;
   if (gradient) {  // all their tiles are on their way at once; there is room to widen one panel
-    constexpr int64_t kMostTiles = (512 << 10) / sizeof(TileTask);
-    together = IsFastest(choice) ? Max(Min(kMostPanels, kMostTiles / most), 1) : 1;
+    constexpr int64_t kFewTiles = (128 << 10) / sizeof(TileTask), kMostTiles = 4 * kFewTiles;
+    together = Max(Min(kMostPanels, kFewTiles / most), Min(kPanelsTogether, kMostTiles / most));
+    if (together == 0 || !IsFastest(choice)) together = 1;
   }
   const int64_t tiles_size = block.tiles != nullptr ? 0 : gradient ? most * together : most;
   // Memory of the thread's own: pieces of the left operand, and sums unless they are kept.
