@@ -106,8 +106,10 @@ LOWPREC_HD float RoundToFloat(T x, const FloatRounder<T>& f, uint32_t random) {
   const UInt x_field = magnitude & C::kInf;
   UInt field = x_field > f.min_field ? x_field : f.min_field;
 
+  constexpr bool kNearestEven = kRounding == Rounding::kNearestEven;
+  constexpr bool kStochasticDown = kRounding == Rounding::kStochastic && kRoundDown;
   // Floats are rounded by magnitude, but NEAREST_UP looks at the sign.
-  T y = kRounding == Rounding::kStochastic ? FromBits<T>(magnitude) : x;
+  T y = kRounding == Rounding::kStochastic || kNearestEven ? FromBits<T>(magnitude) : x;
   constexpr bool kShift = kWideExponent && sizeof(T) == 4;
   constexpr UInt kStep = UInt{64} << C::kMantissaBits;
   const bool low = field < (UInt{128} << C::kMantissaBits);
@@ -116,14 +118,16 @@ LOWPREC_HD float RoundToFloat(T x, const FloatRounder<T>& f, uint32_t random) {
     field += low ? kStep : UInt{0} - kStep;
   }
   T result;
-  if constexpr (kRounding == Rounding::kStochastic && kRoundDown && kFewMantissaBits) {
-    // Rounded down, adding and subtracting 2^(kMantissaBits) quanta cuts below the quantum.
+  if constexpr ((kStochasticDown || kNearestEven) && kFewMantissaBits) {
+    // Adding and subtracting 2^(kMantissaBits) quanta rounds to a multiple of the quantum.
     constexpr UInt kUp = static_cast<UInt>(C::kMantissaBits) << C::kMantissaBits;
     constexpr UInt kDown = static_cast<UInt>(kRandomBits) << C::kMantissaBits;
     const UInt quantum_field = field - f.mantissa_field;
     const T cut = FromBits<T>(quantum_field + kUp);
-    const T unit = FromBits<T>(quantum_field - kDown);
-    result = ((y + static_cast<T>(static_cast<int32_t>(random)) * unit) + cut) - cut;
+    if constexpr (kStochasticDown) {
+      y += static_cast<T>(static_cast<int32_t>(random)) * FromBits<T>(quantum_field - kDown);
+    }
+    result = (y + cut) - cut;
   } else {
     const T per_quantum = FromBits<T>(kTopField - field + f.mantissa_field);
     const T quantum = FromBits<T>(field - f.mantissa_field);
