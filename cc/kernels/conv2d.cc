@@ -1,6 +1,8 @@
 #include "cc/kernels/conv2d.h"
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
 #include <vector>
 
 #include "cc/kernels/cpu_features.h"
@@ -27,78 +29,6 @@ Conv2D ChooseConv2D() {
 }
 
 namespace {
-
-int64_t CeilOf(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t RoundUp(int64_t a, int64_t b) { return CeilOf(a, b) * b; }
-
-// The largest multiple of `unit` up to `most` and what is needed for `total`; at least one.
-int64_t Step(int64_t total, int64_t most, int64_t unit) {
-  return std::max(std::min(RoundUp(total, unit), most / unit * unit), unit);
-}
-
-// The pixels that rows (or, in kGradient, terms) [begin, end) gather from: [*first, *last).
-void Source(const ConvProduct& product, int64_t begin, int64_t end, int64_t* first, int64_t* last) {
-  const ConvShape& s = product.shape;
-  const int64_t reach = (s.filter_height - 1) * s.dilation_height;
-  // Whole rows of the images, from the highest that the first row's window touches to the lowest
-  // that the last one's does.
-  const bool backward = product.pass == ConvPass::kBackward;
-  const int64_t width = backward ? s.in_width : s.out_width;
-  const int64_t height = backward ? s.in_height : s.out_height;
-  const int64_t source_width = backward ? s.out_width : s.in_width;
-  const int64_t source_height = backward ? s.out_height : s.in_height;
-  const auto clamp = [&](int64_t h) { return std::min(std::max<int64_t>(h, 0), source_height); };
-  const int64_t top = begin / width, bottom = (end - 1) / width;
-  int64_t low, high;
-  if (backward) {
-    low = (top % height + s.pad_top - reach) / s.stride_height - 1;
-    high = (bottom % height + s.pad_top) / s.stride_height + 1;
-  } else {
-    low = top % height * s.stride_height - s.pad_top;
-    high = bottom % height * s.stride_height - s.pad_top + reach + 1;
-  }
-  *first = (top / height * source_height + clamp(low)) * source_width;
-  *last = (bottom / height * source_height + clamp(high)) * source_width;
-}
-
-// Whether panels can take the left operand from images with their padding around them, and how
-// large those are then.
-bool PlanPadding(const ConvTask& task, int rows, const ConvBudget& budget, ConvPlan* plan) {
-  const ConvProduct& p = task.product;
-  const ConvShape& s = p.shape;
-  const int64_t reach_h = (s.filter_height - 1) * s.dilation_height;
-  const int64_t reach_w = (s.filter_width - 1) * s.dilation_width;
-  const bool backward = p.pass == ConvPass::kBackward;
-  // Within a filter's row k runs through memory, if nothing lies between its taps.
-  const bool dense = s.groups == 1 && s.dilation_width == 1;
-  const int64_t across = dense ? s.filter_width * s.in_channels : s.GroupIn();
-  int64_t run = 0;
-  if (backward) {
-    if (s.pad_top > reach_h || s.pad_left > reach_w) return false;
-    plan->top = (reach_h - s.pad_top) / s.stride_height;
-    plan->left = (reach_w - s.pad_left) / s.stride_width;
-    plan->padded_height = plan->top + (s.in_height - 1 + s.pad_top) / s.stride_height + 1;
-    plan->padded_width = plan->left + (s.in_width - 1 + s.pad_left) / s.stride_width + 1;
-    run = s.GroupOut();
-  } else {
-    plan->top = s.pad_top;
-    plan->left = s.pad_left;
-    plan->padded_height = (s.out_height - 1) * s.stride_height + reach_h + 1;
-    plan->padded_width = (s.out_width - 1) * s.stride_width + reach_w + 1;
-    run = across;
-    if (p.pass == ConvPass::kGradient) {
-      if (!dense && across < rows) return false;
-      plan->stretch = across;
-      run = s.out_width;
-    }
-  }
-  const int64_t pixels = (backward ? s.OutPixels() : s.InPixels()) / std::max<int64_t>(s.batch, 1);
-  const int64_t padded = plan->padded_height * plan->padded_width;
-  constexpr int64_t kShortestRun = 6;  // so that its start costs little
-  return plan->top >= 0 && plan->left >= 0 && plan->left < plan->padded_width &&
-         run >= kShortestRun && padded <= 4 * pixels &&
-         padded * p.SourceChannels() * 4 <= budget.source;
-}
 
 // The runs of k that a block's panels gather from padded images.
 std::vector<ConvRun> Runs(const ConvProduct& p, const ConvPlan& plan, const PixelGrid& grid,
@@ -162,91 +92,87 @@ std::vector<PixelGrid> Grids(const ConvProduct& p) {
   return grids;
 }
 
-}  // namespace
-
-ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads,
-                    const ConvBudget& budget) {
-  const ConvProduct& p = task.product;
-  const ConvShape& s = p.shape;
-  const bool gradient = p.pass == ConvPass::kGradient;
-  const int64_t rows = p.Rows(), length = std::max<int64_t>(p.Length(), 1), columns = p.Columns();
-  const int64_t kr = kernel.rows, kc = kernel.columns;
-  ConvPlan plan = {};
-  plan.padded = PlanPadding(task, kernel.rows, budget, &plan);
-  plan.column_step = Step(columns, budget.packed / 4 / (gradient ? 512 : length), kc);
-  const int64_t column_panels = plan.column_step / kc;
-  const int64_t tiles = std::max<int64_t>(budget.tiles / kernel.tile_bytes / column_panels, 1);
-  const int64_t most_k = std::max<int64_t>(budget.packed / 4 / plan.column_step, 64);
-  // Rows, or in kGradient terms, that gather from as much of the image as there is room for.
-  const int64_t gathering = gradient ? length : rows;
-  int64_t room = gathering;
-  if (plan.padded) {
-    const int64_t image = plan.padded_height * plan.padded_width * p.SourceChannels();
-    const int64_t images = std::min(s.batch, budget.source / 4 / image);
-    room = images * (gradient ? s.out_height * s.out_width : p.RowsOfImage());
-    plan.source_size = images * image + kr;  // the last panel reads kr lanes, whatever its width
-    if (gradient && room > most_k) {
-      const int64_t fewer = most_k / (s.out_height * s.out_width);
-      room = fewer * s.out_height * s.out_width;
+// Threads' memory for images: as many as there are threads.
+class Slots {
+ public:
+  explicit Slots(int64_t count) : count_(count), taken_(new std::atomic<bool>[count]()) {}
+  int64_t Take() {
+    for (int64_t i = 0;; i = (i + 1) % count_) {
+      if (!taken_[i].exchange(true, std::memory_order_acquire)) return i;
     }
-    // Sums that are kept from one block of k to the next need room too.
-    const bool keeps = gradient && room < length;
-    plan.padded = room > 0 && !(keeps && CeilOf(plan.stretch, kr) > tiles);
   }
-  if (!plan.padded) {
-    plan.stretch = 0;
-    room = gathering;
-    plan.source_size = 0;
-    const int64_t pixels = p.pass == ConvPass::kBackward ? s.OutPixels() : s.InPixels();
-    if (task.num_a_stages > 0 && pixels * p.SourceChannels() * 4 > budget.source) {
-      const double share =
-          static_cast<double>(budget.source / 4 / p.SourceChannels()) / static_cast<double>(pixels);
-      room = std::max<int64_t>(static_cast<int64_t>(share * static_cast<double>(gathering)), 1);
-    }
-    if (gradient) room = std::min(room, most_k);
-  }
-  plan.k_step = gradient ? std::min(room, length) : length;
-  plan.row_step = gradient ? rows : std::min(room, rows);
-  if (!plan.padded && !gradient) plan.row_step = Step(rows, room, kr);
+  void Return(int64_t slot) { taken_[slot].store(false, std::memory_order_release); }
 
-  const int64_t packed = plan.column_step * plan.k_step;
-  plan.group_step = std::min(s.groups, std::max<int64_t>(budget.packed / 4 / packed, 1));
-  if (plan.k_step < length) {
-    const int64_t unit = plan.stretch > 0 ? plan.stretch : kr;
-    plan.row_step = Step(rows, tiles / CeilOf(unit, kr) * unit, unit);
-  }
-  const int64_t stretch = plan.stretch > 0 ? plan.stretch : plan.row_step;
-  const int64_t row_panels = plan.row_step / stretch * CeilOf(stretch, kr);
-  if (plan.k_step < length) {
-    plan.group_step = std::min(plan.group_step, std::max<int64_t>(tiles / row_panels, 1));
-    plan.tile_bytes = plan.group_step * row_panels * column_panels * kernel.tile_bytes;
-  }
-  plan.row_panels = row_panels;
-  plan.packed_size = plan.group_step * packed;
-  plan.column_groups = std::min(column_panels, CeilOf(4 * threads, plan.group_step * row_panels));
-  constexpr int64_t kUnitsTogether = 6;
-  const int64_t share = plan.group_step * row_panels * plan.column_groups / threads;
-  plan.units_together = gradient ? std::max<int64_t>(std::min(share, kUnitsTogether), 1) : 1;
-  for (int64_t begin = 0; !plan.padded && task.num_a_stages > 0 && begin < gathering;) {
-    const int64_t step = gradient ? plan.k_step : plan.row_step;
-    int64_t first, last;
-    Source(p, begin, std::min(begin + step, gathering), &first, &last);
-    plan.source_size = std::max(plan.source_size, (last - first) * p.SourceChannels());
-    begin += step;
-  }
-  return plan;
+ private:
+  const int64_t count_;
+  const std::unique_ptr<std::atomic<bool>[]> taken_;
+};
+
+// A block of padded images, which lie at `source`: where their pixels are.
+void PlaceImages(const ConvPlan& plan, int rows, int64_t first, int64_t images, float* source,
+                 ConvBlock* block) {
+  const int64_t image_step = plan.padded_height * plan.padded_width;
+  const int64_t size = images * image_step * block->task.product.SourceChannels();
+  std::fill_n(source + size, rows, 0.0f);
+  block->source = source;
+  block->layout = {image_step, plan.padded_width,
+                   plan.top * plan.padded_width + plan.left - first * image_step};
 }
+
+// multiply(block, cost of a unit) for all its rows: grid by grid where that leaves something out.
+template <typename Multiply>
+void MultiplyRows(const Conv2D& kernel, const ConvPlan& plan, ConvBlock block,
+                  const Multiply& multiply) {
+  const ConvProduct& p = block.task.product;
+  std::vector<ConvRun> runs;
+  const auto set_runs = [&](const PixelGrid& grid) {
+    block.grid = grid;
+    runs = Runs(p, plan, grid, block.k_begin, block.k_end);
+    block.runs = runs.data();
+    block.num_runs = static_cast<int64_t>(runs.size());
+  };
+  const auto all = [&] {
+    int64_t terms = block.k_end - block.k_begin;
+    if (block.num_runs > 0) {
+      terms = 0;
+      for (const ConvRun& run : runs) terms += run.k_end - run.k_begin;
+    }
+    const int64_t panels = CeilOf(block.ColumnPanels(kernel.columns), block.column_groups);
+    multiply(block, kernel.rows * kernel.columns * panels * terms / 6);
+  };
+  if (!plan.padded) return all();
+  if (p.pass == ConvPass::kGradient) {
+    set_runs({});
+    return all();
+  }
+  const std::vector<PixelGrid> grids = Grids(p);
+  set_runs(grids[0]);
+  if (grids.size() > 1 && !kernel.may_skip(block)) {
+    block.num_runs = 0;
+    return all();
+  }
+  const int64_t of_image = p.RowsOfImage();
+  const int64_t first = block.row_begin / of_image, last = block.row_end / of_image;
+  for (const PixelGrid& grid : grids) {
+    set_runs(grid);
+    block.row_begin = first * grid.Pixels();
+    block.row_end = last * grid.Pixels();
+    block.stretch = block.row_end - block.row_begin;
+    all();
+  }
+}
+
+}  // namespace
 
 bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
                const ConvMemory& memory, const ParallelFor& parallel_for) {
   const ConvProduct& p = task.product;
   const bool gradient = p.pass == ConvPass::kGradient;
   const int64_t rows = p.Rows(), length = p.Length(), columns = p.Columns();
-  const int64_t kr = kernel.rows, kc = kernel.columns, groups = p.shape.groups;
+  const int64_t kc = kernel.columns, groups = p.shape.groups;
   const int64_t column_panels = plan.column_step / kc;
   std::vector<PanelRange> a_ranges(plan.group_step * plan.row_panels * plan.column_groups);
   std::vector<PanelRange> b_ranges(plan.group_step * column_panels);
-  std::vector<ConvRun> runs;
   bool out_of_memory = false;
 
   ConvBlock block;
@@ -269,14 +195,11 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
                  [&](int64_t from, int64_t to) {
                    kernel.pad(block, plan, first, from, to, memory.source, &block.source_range);
                  });
-    const int64_t image_step = plan.padded_height * plan.padded_width;
-    std::fill_n(memory.source + images * image_step * p.SourceChannels(), kr, 0.0f);
-    block.layout = {image_step, plan.padded_width,
-                    plan.top * plan.padded_width + plan.left - first * image_step};
+    PlaceImages(plan, kernel.rows, first, images, memory.source, &block);
   };
   const auto round_source = [&](int64_t begin, int64_t end) {
     int64_t first, last;
-    Source(p, begin, end, &first, &last);
+    ConvSource(p, begin, end, &first, &last);
     const int64_t channels = p.SourceChannels(), count = (last - first) * channels;
     const float* from = task.image + first * channels;
     for (int i = 0; i < task.num_a_stages; ++i) {
@@ -295,37 +218,39 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
     block.layout.origin = -first;
   };
 
-  const auto multiply = [&] {
-    int64_t terms = block.k_end - block.k_begin;
-    if (block.num_runs > 0) {
-      terms = 0;
-      for (const ConvRun& run : runs) terms += run.k_end - run.k_begin;
-    }
-    const int64_t units = block.Groups() * block.RowPanels(kernel.rows) * plan.column_groups;
-    const int64_t cost = kr * kc * CeilOf(column_panels, plan.column_groups) * terms / 6;
-    const int64_t together = plan.units_together;
+  const auto units_of = [&](const ConvBlock& part) {
+    return part.Groups() * part.RowPanels(kernel.rows) * part.column_groups;
+  };
+  const auto multiply = [&](const ConvBlock& part, int64_t cost) {
+    const int64_t units = units_of(part), together = plan.units_together;
     parallel_for(CeilOf(units, together), cost * together, [&](int64_t from, int64_t to) {
-      kernel.multiply(block, from * together, std::min(to * together, units));
+      kernel.multiply(part, from * together, std::min(to * together, units));
     });
   };
-  const auto set_runs = [&](const PixelGrid& grid) {
-    block.grid = grid;
-    runs = Runs(p, plan, grid, block.k_begin, block.k_end);
-    block.runs = runs.data();
-    block.num_runs = static_cast<int64_t>(runs.size());
-  };
-  const std::vector<PixelGrid> grids =
-      gradient || !plan.padded ? std::vector<PixelGrid>(1) : Grids(p);
-  // Rows [begin, end), in the order of each grid's pixels.
-  const auto multiply_grids = [&](int64_t begin, int64_t end) {
+  // All rows: each thread pads some images and multiplies them.
+  const auto multiply_images = [&] {
+    Slots slots(plan.threads);
+    const int64_t size = plan.source_size / plan.threads, together = plan.images_together;
     const int64_t of_image = p.RowsOfImage();
-    for (const PixelGrid& grid : grids) {
-      set_runs(grid);
-      block.row_begin = begin / of_image * grid.Pixels();
-      block.row_end = end / of_image * grid.Pixels();
-      block.stretch = block.row_end - block.row_begin;
-      multiply();
-    }
+    const int64_t cost = together * of_image * length * columns * block.Groups() / 6;
+    parallel_for(CeilOf(p.shape.batch, together), cost, [&](int64_t from, int64_t to) {
+      const int64_t slot = slots.Take();
+      float* const source = memory.source + slot * size;
+      for (; from < to; ++from) {
+        ConvBlock own = block;
+        const int64_t first = from * together;
+        const int64_t images = std::min(together, p.shape.batch - first);
+        kernel.pad(own, plan, first, 0, images * plan.padded_height, source, &own.source_range);
+        PlaceImages(plan, kernel.rows, first, images, source, &own);
+        own.row_begin = first * of_image;
+        own.row_end = own.row_begin + images * of_image;
+        own.stretch = own.row_end - own.row_begin;
+        MultiplyRows(kernel, plan, own, [&](const ConvBlock& part, int64_t) {
+          kernel.multiply(part, 0, units_of(part));
+        });
+      }
+      slots.Return(slot);
+    });
   };
 
   int64_t source_begin = -1, packed_k = -1;
@@ -347,7 +272,7 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
           block.k_begin = k;
           block.k_end = std::min(k + plan.k_step, length);
           const int64_t begin = gradient ? k : row, end = gradient ? block.k_end : block.row_end;
-          if (source_begin != begin) {
+          if (source_begin != begin && plan.images_together == 0) {
             source_begin = begin;
             if (plan.padded) {
               pad_source(begin, end);
@@ -362,12 +287,10 @@ bool RunConv2D(const Conv2D& kernel, const ConvPlan& plan, const ConvTask& task,
             parallel_for(units, size * 2 / units,
                          [&](int64_t from, int64_t to) { kernel.pack_b(block, from, to); });
           }
-          if (plan.padded) set_runs(grids[0]);
-          if (grids.size() > 1 && kernel.may_skip(block)) {
-            multiply_grids(row, block.row_end);
+          if (plan.images_together > 0) {
+            multiply_images();
           } else {
-            if (grids.size() > 1) block.num_runs = 0;
-            multiply();
+            MultiplyRows(kernel, plan, block, multiply);
           }
         }
       }

@@ -97,6 +97,8 @@ struct ConvProduct {
   }
 };
 
+LOWPREC_HD int64_t CeilOf(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // What a call computes.
 struct ConvTask {
   ConvProduct product;
@@ -182,6 +184,10 @@ struct ConvPlan {
   bool padded;
   int64_t padded_height, padded_width, top, left;
   int64_t source_size, packed_size, tile_bytes;
+  // kForward and kBackward, or 0: images that a thread takes at a time, in memory of its own, so
+  // that they stay in the cache until they are multiplied; and for how many threads there is such
+  // memory.
+  int64_t images_together, threads;
   int64_t units_together;  // of Multiply: of fewer, a thread would read the operands too often
 };
 
@@ -209,9 +215,15 @@ struct ConvBudget {
   int64_t source = 12 << 20;  // the rounded image
   int64_t packed = 12 << 20;  // the right operand
   int64_t tiles = 6 << 20;    // sums kept from one block of k to the next
+  int64_t cache = 512 << 10;  // images that a thread takes at a time
 };
+// conv2d_plan.cc
 ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads,
                     const ConvBudget& budget = ConvBudget());
+
+// The pixels that rows (or, in kGradient, terms) [begin, end) gather from: [*first, *last).
+void ConvSource(const ConvProduct& product, int64_t begin, int64_t end, int64_t* first,
+                int64_t* last);
 
 // Buffers of a plan's sizes.
 struct ConvMemory {

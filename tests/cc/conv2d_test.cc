@@ -68,6 +68,42 @@ TEST(Conv2D, GathersInPlaceTheBitsOfPackedOperands) {
   }
 }
 
+std::atomic<int> pads{0};
+
+// Many images, of which threads take a few at a time: they pad them themselves.
+TEST(Conv2D, ThreadsTakeImagesOfTheirOwn) {
+  Inputs inputs(12);
+  Conv2D counting = ChooseConv2D();
+  counting.pad = [](const ConvBlock& block, const ConvPlan& plan, int64_t first_image,
+                    int64_t begin, int64_t end, float* out, PanelRange* range) {
+    ++pads;
+    ChooseConv2D().pad(block, plan, first_image, begin, end, out, range);
+  };
+  for (int i = 0; i < (IsLong() ? 400 : 20); ++i) {
+    for (const ConvPass pass : {ConvPass::kForward, ConvPass::kBackward}) {
+      ConvProblem p = AnyProblem(inputs, pass);
+      WindowAxis height = AnyAxis(inputs), width = AnyAxis(inputs);
+      height.in += 4;
+      width.in += 10;
+      const int batch = inputs.Between(24, 40);
+      p.product.shape = ShapeOf(height, width, batch, inputs.Between(1, 2), inputs.Between(8, 20),
+                                inputs.Between(8, 20));
+      p.accumulator.exponent_bits = 8;
+      p.accumulator.mantissa_bits = inputs.Between(2, 16);
+      FillOperands(inputs, 0, /*specials=*/inputs.OneIn(5), &p);
+      const std::vector<float> want = OnCpu(p, {1, 1 << 20, 1 << 20});
+      ConvBudget budget;
+      if (inputs.OneIn(2)) budget.cache = 100000;
+      pads = 0;
+      ExpectSameBits(OnCpu(p, budget, OneThread, 1, counting), want, p);
+      EXPECT_TRUE(pads == 0 || pads > 1) << p;  // 0: where padding would take too much
+      ExpectSameBits(OnCpu(p, budget, ThreeThreads, 3, counting), want, p);
+      if (HasFailure()) return;
+    }
+  }
+  EXPECT_GT(pads, 1);
+}
+
 // An image, or a gradient, of many panels of rows.
 ConvProblem WithRows(Inputs& inputs, ConvPass pass) {
   ConvProblem p;
