@@ -9,9 +9,10 @@
 // (i, j) is the position in the filter, ascending in every pass; channels are those of one group.
 // Where the window meets padding, or a strided dy has no element, a term is left out, not added.
 //
-// The right operand is packed once, and the image rounded once, as long as they fit some megabytes;
-// otherwise in blocks. A thread takes a panel of rows, gathers it a piece of k at a time, and adds
-// the piece to that panel's tiles.
+// The right operand is packed once if it fits some megabytes, otherwise in blocks. Threads round
+// some images each, or images are rounded together and their panels of rows are shared out. Panels
+// take the left operand from images with their padding around them, or gather it a piece of k at a
+// time.
 #ifndef TF_LOWPREC_CC_KERNELS_CONV2D_H_
 #define TF_LOWPREC_CC_KERNELS_CONV2D_H_
 
@@ -127,7 +128,7 @@ struct PixelGrid {
   LOWPREC_HD int64_t Pixels() const { return height * width; }
 };
 
-// A part of it: groups, panels of rows, k and columns, and the buffers that hold what of the
+// A part of a call: groups, panels of rows, k and columns, and the buffers that hold what of the
 // operands belongs to these.
 struct ConvBlock {
   ConvTask task;
@@ -146,8 +147,8 @@ struct ConvBlock {
   // Where the block has a part of k only: sums and ranges, kept for the next part.
   void* tiles = nullptr;          // [groups][row panels][column panels], tile_bytes each
   PanelRange* a_range = nullptr;  // [groups][row panels][column groups]
-  // If the image has its padding around it: what a panel gathers, and in kForward and kBackward
-  // which pixels rows are, counted from the first image's.
+  // If the image has its padding around it: what a panel gathers. In kForward and kBackward rows
+  // are then the grid's pixels of one image after the other, and row_begin counts these.
   const ConvRun* runs = nullptr;
   int64_t num_runs = 0;
   PixelGrid grid;
@@ -201,7 +202,7 @@ struct Conv2D {
   void (*pad)(const ConvBlock& block, const ConvPlan& plan, int64_t first_image, int64_t begin,
               int64_t end, float* out, PanelRange* range);
   void (*pack_b)(const ConvBlock& block, int64_t begin, int64_t end);
-  // Whether runs may leave out parts of k, if those are packed operands' zeros.
+  // Whether runs may leave out terms of the block, as rule 6 does.
   bool (*may_skip)(const ConvBlock& block);
   void (*multiply)(const ConvBlock& block, int64_t begin, int64_t end);
 };
