@@ -147,7 +147,8 @@ void MultiplyRows(const Conv2D& kernel, const ConvPlan& plan, ConvBlock block,
   }
   const std::vector<PixelGrid> grids = Grids(p);
   set_runs(grids[0]);
-  if (grids.size() > 1 && !kernel.may_skip(block)) {
+  const bool skips = p.pass == ConvPass::kBackward && p.shape.HasStrides();
+  if (skips && !kernel.may_skip(block)) {
     block.num_runs = 0;
     return all();
   }

@@ -34,6 +34,7 @@ struct ConvShape {
 
   LOWPREC_HD int64_t InPixels() const { return batch * in_height * in_width; }
   LOWPREC_HD int64_t OutPixels() const { return batch * out_height * out_width; }
+  LOWPREC_HD bool HasStrides() const { return stride_height > 1 || stride_width > 1; }
   LOWPREC_HD int64_t Taps() const { return filter_height * filter_width; }
   LOWPREC_HD int64_t GroupIn() const { return in_channels / groups; }
   LOWPREC_HD int64_t GroupOut() const { return out_channels / groups; }

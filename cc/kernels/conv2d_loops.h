@@ -22,7 +22,8 @@ constexpr int kPanelsTogether = 4;
 // And in kGradient those that take turns with all that the caches hold of both operands.
 constexpr int kMostPanels = 12;
 
-// What a thread needs: pieces of such panels, or of one that may have to be marked and widened.
+// What a thread needs: pieces of kPanelsTogether panels, or of one that may have to be marked and
+// widened.
 union ConvScratch {
   alignas(64) float packed[kPanelsTogether][kDepth * kRows];
   struct {
@@ -167,8 +168,8 @@ inline void MultiplyInPlace(const ConvBlock& block, const LeftPanel* panels, int
 
 // Adds runs [run, end_run) to the tiles of some panels of rows and of the column panels [first,
 // last), a piece of k at a time: kGradient. The panels take turns as in MultiplyInPlace; they are
-// neighbours in the padded image, too. Pieces are copied out of it, but for images of few channels:
-// there elements of a lane may lie a power of two apart, and so in few lines of the cache.
+// neighbours in the padded image, too. Pieces are used in place where a line of the cache, or less,
+// lies between a lane's elements: if it is more, these may lie in few lines, and are copied.
 inline void AddPieces(const ConvBlock& block, int64_t run, int64_t end_run, const LeftPanel* panels,
                       int count, int64_t first, int64_t last, const PathChoice& choice,
                       TileTask* tiles, ConvScratch* scratch) {
@@ -202,14 +203,10 @@ inline void AddPieces(const ConvBlock& block, int64_t run, int64_t end_run, cons
     for (int64_t column = first; column < last; ++column) {
       for (int i = 0; i < count; ++i) {
         TileTask& tile = tiles[i * (last - first) + column - first];
-        if (copies) {
-          tile.a = scratch->packed[i];
-          tile.wide = count == 1 ? &wide : nullptr;
-        } else {
-          tile.a = lanes[i];
-          tile.a_step = step;
-          tile.runs = reinterpret_cast<const TileRun*>(block.runs + first_run);
-        }
+        tile.a = copies ? scratch->packed[i] : lanes[i];
+        tile.a_step = copies ? kRows : step;
+        tile.runs = copies ? nullptr : reinterpret_cast<const TileRun*>(block.runs + first_run);
+        tile.wide = copies && count == 1 ? &wide : nullptr;
         tile.k_begin = k_begin;
         tile.k_end = k;
         tile.b = RightPanel(block, panels[i].group, column, k_begin);
@@ -274,6 +271,8 @@ inline void AddPacked(const ConvBlock& block, LeftPanel panel, int64_t first, in
     for (int64_t j = first; j < last; ++j) {
       TileTask& tile = tiles[j - first];
       tile.a = packed;
+      tile.a_step = kRows;
+      tile.runs = nullptr;  // sums that go on from another block may have had some
       tile.wide = &wide;
       tile.b = RightPanel(block, panel.group, j, panel.k_begin);
       tile.k_begin = panel.k_begin;

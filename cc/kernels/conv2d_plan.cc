@@ -52,6 +52,11 @@ bool PlanPadding(const ConvTask& task, int rows, const ConvBudget& budget, ConvP
   const int64_t across = dense ? s.filter_width * s.in_channels : s.GroupIn();
   int64_t run = 0;
   if (backward) {
+    constexpr int64_t kMostGrids = 64;  // each is multiplied by itself
+    if (std::min(s.stride_height, s.in_height) * std::min(s.stride_width, s.in_width) >
+        kMostGrids) {
+      return false;
+    }
     if (s.pad_top > reach_h || s.pad_left > reach_w) return false;
     plan->top = (reach_h - s.pad_top) / s.stride_height;
     plan->left = (reach_w - s.pad_left) / s.stride_width;
@@ -149,12 +154,12 @@ ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads,
     const int64_t image = plan.padded_height * plan.padded_width * p.SourceChannels();
     constexpr int64_t kTurns = 4;  // of a thread, for all to end at about the same time
     const int64_t most = std::max<int64_t>(budget.cache / 4 / image, 1);
-    const int64_t images = std::min(most, s.batch / (kTurns * threads));
-    const int64_t size = threads * (images * image + kr);
-    if (images > 0 && size * 4 <= budget.source) {
+    const int64_t room = (budget.source / 4 / threads - kr) / image;
+    const int64_t images = std::min({most, room, s.batch / (kTurns * threads)});
+    if (images > 0) {
       plan.images_together = images;
       plan.threads = threads;
-      plan.source_size = size;
+      plan.source_size = threads * (images * image + kr);
       plan.row_step = rows;
       plan.column_groups = 1;
     }

@@ -38,7 +38,7 @@ struct TileTask {
   StepBounds a_bounds, b_bounds;                 // of `a` and `b`, or none
   int64_t k_begin = 0, k_end = 0;                // what of k is to be added now
   const float* const* lanes = nullptr;           // of RunTileInPlace: kRows pointers
-  const TileRun* runs = nullptr;                 // those of k_begin to k_end; if null, one
+  const TileRun* runs = nullptr;                 // from k_begin on; of RunTile: or one, if null
   bool masked = false;                           // terms whose a is kLeftOut are left out
   int rows = kRows, columns = kColumns;          // that the result has of the tile
   const int32_t* random_bits = nullptr;          // of the tile's first element

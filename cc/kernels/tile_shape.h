@@ -28,11 +28,7 @@ using OddLanes = DoubleLanes;
 using DoubleShape = StepShape<kRows, 1>;
 using StochasticShape = StepShape<kRows / 2, 1>;
 #endif
-#if defined(__AVX2__)
-constexpr PathSupport kSupport = {true, kHasRoundingModes, true};
-#else
-constexpr PathSupport kSupport = {false, kHasRoundingModes, true};
-#endif
+constexpr PathSupport kSupport = {kHasFma, kHasRoundingModes, true};
 
 // Not std's: the linker might take another instruction set's copy of those.
 template <typename T, typename U>

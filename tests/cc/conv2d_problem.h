@@ -68,6 +68,7 @@ inline WindowAxis AnyAxis(Inputs& inputs) {
   axis.dilation = inputs.Between(1, 2);
   axis.in = axis.Extent() + inputs.Between(0, 6);
   axis.same = inputs.OneIn(2);
+  if (axis.same && inputs.OneIn(4)) axis.in = inputs.Between(1, axis.in);
   if (!axis.same && inputs.OneIn(2)) {
     axis.before = inputs.Between(0, 3);
     axis.after = inputs.Between(0, 3);

@@ -63,27 +63,25 @@ def by_matmul(x, w, dy, policy, seed=SEED, **options):
     return y.numpy().reshape(dy.shape), dx.numpy().reshape(x.shape), dw.numpy().reshape(w.shape)
 
 
-# kPackedBytes and kTileBytes of conv2d_op.cc are 4 MiB, or 2^20 operands and 1800 to 3300 tiles.
+# What makes the kernels (cc/kernels/conv2d_plan.cc) cut the work: operands of more than 12 MiB each,
+# and in GRAD, where both are in parts that stay in a cache, more than some thousand pixels.
 SHAPES = {
-    # GRAD: k in four blocks.
     "20000 pixels": ((2, 100, 101, 16), (3, 3, 16, 4), {}),
     "20000 pixels, strides": ((5, 64, 128, 16), (4, 3, 16, 3), {"strides": (1, 2)}),
-    # FWD: three blocks of rows, which cut images; BWD: two.
     "many rows": ((3, 107, 109, 8), (3, 3, 8, 5), {"padding": ((2, 0), (1, 3))}),
     "many rows, strides": (
         (3, 160, 158, 9),
         (3, 5, 9, 8),
         {"strides": (2, 1), "dilations": (1, 2)},
     ),
-    # FWD, BWD: columns in two blocks; GRAD: rows in several.
     "many channels": ((1, 16, 15, 512), (3, 3, 512, 260), {}),
     "many channels, strides": (
         (1, 15, 11, 300),
         (3, 3, 300, 530),
         {"strides": 2, "padding": ((0, 2), (1, 0))},
     ),
-    # GRAD: columns, rows and k.
-    "very many filters": ((1, 18, 16, 10), (3, 3, 10, 4200), {}),
+    # GRAD: k in two blocks, three images and one, and rows in several.
+    "very many filters": ((4, 15, 16, 10), (3, 3, 10, 4200), {}),
 }
 # operand, accumulator, rounding
 PATHS = {
