@@ -63,8 +63,8 @@ def by_matmul(x, w, dy, policy, seed=SEED, **options):
     return y.numpy().reshape(dy.shape), dx.numpy().reshape(x.shape), dw.numpy().reshape(w.shape)
 
 
-# What makes the kernels (cc/kernels/conv2d_plan.cc) cut the work: operands of more than 12 MiB each,
-# and in GRAD, where both are in parts that stay in a cache, more than some thousand pixels.
+# What makes the kernels (cc/kernels/conv2d_plan.cc) cut the work: operands of more than 12 MiB, and
+# in GRAD, where both are in parts that stay in a cache, more than some thousand pixels.
 SHAPES = {
     "20000 pixels": ((2, 100, 101, 16), (3, 3, 16, 4), {}),
     "20000 pixels, strides": ((5, 64, 128, 16), (4, 3, 16, 3), {"strides": (1, 2)}),
