@@ -231,6 +231,7 @@ TEST_P(MatMulTest, SumsOfAnyMagnitude) {
 // Sums below float32's normal numbers: multiples of the format's smallest one, which is another
 // subnormal number.
 TEST_P(MatMulTest, SumsBelowTheNormalsOfFloat32) {
+  int nearest = 0;
   for (int m = 0; m <= 10; ++m) {
     for (const int64_t chunk : {0, 1, 7}) {
       Problem p;
@@ -246,8 +247,14 @@ TEST_P(MatMulTest, SumsBelowTheNormalsOfFloat32) {
                  {-60 + a.bits - 1 + width, width, low + 60 + b.bits - 1 + width, width}, &p);
       if (inputs_.OneIn(2)) MakeCancel(inputs_, &p);
       if (!Check(p)) return;
+      Product product(kernel_, p);
+      product.Pack();
+      for (const PathChoice& choice : product.Paths(GetParam().support)) {
+        nearest += choice.path == AccumulationPath::kNearest && !choice.may_underflow;
+      }
     }
   }
+  EXPECT_GT(nearest, 20) << "of 33";
 }
 
 // Sums next to powers of two, from which a rounding takes them to another binade.
@@ -271,6 +278,11 @@ TEST_P(MatMulTest, SumsNextToPowersOfTwo) {
         p.b[p.n + column] = inputs_.Value(inputs_.Between(-1, 1), bits);
       }
       if (!Check(p)) return;
+      Product product(kernel_, p);
+      product.Pack();
+      for (const PathChoice& choice : product.Paths(GetParam().support)) {
+        ASSERT_EQ(choice.path, AccumulationPath::kNearest) << p;
+      }
     }
   }
 }
