@@ -56,8 +56,7 @@ struct PathChoice {
   bool float_for_few = false;
   // kStochastic is right as long as no sum overflows, which is to be looked after.
   bool may_overflow = false;
-  int64_t term = 0;  // products are at most 2^term, sums 2^sum
-  int64_t sum = 0;
+  int64_t term = 0;  // products are at most 2^term
 };
 
 // What an instruction set offers.
@@ -180,7 +179,6 @@ LOWPREC_HD_INLINE PathChoice ChoosePath(const AccumulatorSpec& spec, const Opera
   PathChoice choice;
   choice.may_overflow = may_overflow;
   choice.term = term;
-  choice.sum = sum;
   choice.may_underflow = !zero && quantum < (gap ? lowest : lowest - m);
   if (choice.may_underflow && gap) return {};
 

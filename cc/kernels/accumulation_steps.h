@@ -13,7 +13,6 @@
 #include "cc/kernels/accumulation_path.h"
 #include "cc/kernels/float_lanes.h"
 #include "cc/kernels/random_history.h"
-#include "cc/kernels/tile_shape.h"
 #include "cc/numerics/accumulate.h"
 
 LOWPREC_BEGIN_NAMESPACE
@@ -87,9 +86,10 @@ struct NearestStep : SureStep {
   static constexpr bool kOneRounding = kToOdd || L::kMantissaBits == 52;
   using Chunk = std::conditional_t<kOneRounding || kMethod == NearestMethod::kScaled,
                                    ChunkStep<NearestStep>, NearestChunkStep<kUnderflow>>;
-  // Two sums in step find the pipes of Zen free more often.
-  static constexpr bool kPairs =
-      !kUnderflow && !kToOdd && kHasFma && (sizeof(Bits) == 4 || DoubleShape::kVectors == 1);
+  // Two sums in step find the pipes of Zen free more often: with AVX2, and of kScaled with AVX-512.
+  static constexpr bool kPairs = !kUnderflow && !kToOdd &&
+                                 (sizeof(V) == 32 || (sizeof(V) == 64 && sizeof(Bits) == 4 &&
+                                                      kMethod == NearestMethod::kScaled));
 
   explicit NearestStep(const AccumulatorSpec& spec) {
     const Bits drop = static_cast<Bits>(L::kMantissaBits - spec.mantissa_bits);
@@ -136,7 +136,7 @@ struct NearestStep : SureStep {
   template <int kPair>
   void RoundPair(V& s0, V& s1, V a0, V a1, V b, State&, State&, Words, Doubt&) const {
     const V t0 = L::Fma(a0, b, s0), t1 = L::Fma(a1, b, s1);
-    if constexpr (ByFma(kPair < 2)) {
+    if constexpr (ByFma(kPair < 2)) {  // of six
       const V above0 = L::ProductMinus(t0, scale_, t0), above1 = L::ProductMinus(t1, scale_, t1);
       s0 = L::ProductMinus(t0, scale_, above0);
       s1 = L::ProductMinus(t1, scale_, above1);

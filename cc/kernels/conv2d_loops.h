@@ -53,8 +53,6 @@ inline void StartTiles(const ConvBlock& block, const LeftPanel& panel, int64_t f
     tile.random_bits = nullptr;
     tile.history = nullptr;
     tile.a_bounds = tile.b_bounds = {};
-    tile.a_step = kRows;
-    tile.runs = nullptr;
     tile.rows = panel.width;
     tile.columns = static_cast<int>(Min(block.column_end - column, kColumns));
     const int64_t element = panel.first_row * p.ResultStep() + panel.group * p.Columns() + column;

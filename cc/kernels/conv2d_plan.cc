@@ -98,11 +98,11 @@ ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads,
   const int64_t column_panels = plan.column_step / kc;
   const int64_t tiles = std::max<int64_t>(budget.tiles / kernel.tile_bytes / column_panels, 1);
   const int64_t most_k = std::max<int64_t>(budget.packed / 4 / plan.column_step, 64);
+  const int64_t image = plan.padded_height * plan.padded_width * p.SourceChannels();
   // Rows, or in kGradient terms, that gather from as much of the image as there is room for.
   const int64_t gathering = gradient ? length : rows;
   int64_t room = gathering;
   if (plan.padded) {
-    const int64_t image = plan.padded_height * plan.padded_width * p.SourceChannels();
     const int64_t images = std::min(s.batch, budget.source / 4 / image);
     room = images * (gradient ? s.out_height * s.out_width : p.RowsOfImage());
     plan.source_size = images * image + kr;  // the last panel reads kr lanes, whatever its width
@@ -151,11 +151,10 @@ ConvPlan PlanConv2D(const Conv2D& kernel, const ConvTask& task, int threads,
   // Filters are read once for a block's panels of rows: large ones not for few images.
   const bool all_filters = plan.column_step >= columns && plan.group_step >= s.groups;
   if (plan.padded && !gradient && all_filters && plan.packed_size * 4 <= 2 * budget.cache) {
-    const int64_t image = plan.padded_height * plan.padded_width * p.SourceChannels();
     constexpr int64_t kTurns = 4;  // of a thread, for all to end at about the same time
     const int64_t most = std::max<int64_t>(budget.cache / 4 / image, 1);
-    const int64_t room = (budget.source / 4 / threads - kr) / image;
-    const int64_t images = std::min({most, room, s.batch / (kTurns * threads)});
+    const int64_t fitting = (budget.source / 4 / threads - kr) / image;
+    const int64_t images = std::min({most, fitting, s.batch / (kTurns * threads)});
     if (images > 0) {
       plan.images_together = images;
       plan.threads = threads;

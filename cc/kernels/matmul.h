@@ -41,7 +41,6 @@ LOWPREC_HD StepBounds BoundsOfPanel(int16_t* all, int64_t panel, int64_t k) {
 struct OperandSpec {
   int bits = 24;           // of the significand
   int min_quantum = -149;  // values are multiples of 2^min_quantum
-  int max_exponent = 128;  // and less than 2^max_exponent, if they are finite
 };
 
 struct AccumulatorSpec {

@@ -48,7 +48,6 @@ inline absl::Status GetOperand(::tensorflow::OpKernelConstruction* ctx, const st
     out->spec.bits = format.is_fixed ? (word > 1 ? word - 1 : 1) : f.mantissa_bits + 1;
     out->spec.min_quantum =
         format.is_fixed ? -format.fixed.fractional_bits : FloatMinExponent(f) - f.mantissa_bits;
-    out->spec.max_exponent = format.is_fixed ? format.fixed.integer_bits : FloatMaxExponent(f) + 1;
   }
   return absl::OkStatus();
 }
